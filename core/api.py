@@ -1,0 +1,225 @@
+"""gdo from Python: load, check, plan and run a pipeline. One of the two places that know all wings."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from gdo import __version__
+from gdo.cache import Cache
+from gdo.database import connect, quote
+from gdo.desk import Desk
+from gdo.errors import BudgetSpent, Faults, GdoError, Stopped, nearest
+from gdo.ledger import Ledger
+from gdo.optimize import optimize
+from gdo.plan import Plan, make_plan
+from gdo.runfolder import RunFolder
+from gdo.sink import Sink, suffix
+from gdo.spec import Pipeline as Spec
+from gdo.spec import load_pipeline, with_sink
+from gdo.tables import ArrowStream
+
+RUNNERS = ("duckdb",)
+HOME = ".gdo"
+
+
+def register_wings() -> None:
+    """Import every operator and backend, so that each is known by its word."""
+    for package in ("gdo.operators", "gdo.models"):
+        folder = importlib.import_module(package)
+        for module in pkgutil.iter_modules(folder.__path__):
+            importlib.import_module(f"{package}.{module.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a run is done: what the command line says, never the file."""
+
+    runner: str = "duckdb"
+    limit: int | None = None
+    cache: bool = True
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    out: Path | None = None
+    batch_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run: its folder, its totals, and where its rows are."""
+
+    folder: Path
+    plan: Plan
+    ledger: Ledger
+
+    def table(self, sink: int = 0) -> pa.Table:
+        """The rows of a sink, the first one by default."""
+        return read_sink(self.plan.sinks[sink].sink, self.plan.folder)
+
+    def errors(self) -> pa.Table:
+        """The rows that were not answered: row_key, step, reason, detail, prompt, raw_reply, attempts."""
+        return pyarrow.parquet.read_table(self.folder / "errors.parquet")
+
+    def calls(self) -> pa.Table:
+        """The requests: step, model, tokens, latency_s, cached, attempts, error."""
+        return pyarrow.parquet.read_table(self.folder / "calls.parquet")
+
+    @property
+    def report(self) -> dict[str, dict[str, object]]:
+        """The totals by step."""
+        return facts(self.ledger)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline file that has been read: `check`, `plan` and `run` it.
+
+    Raises (each of them):
+        Faults: what is wrong, all at once.
+    """
+
+    spec: Spec = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self.spec.name
+
+    def check(self) -> None:
+        """Read the sources' columns and follow them through every step."""
+        self.plan()
+
+    def plan(self, *, rewritten: bool = True, sink: bool = True) -> Plan:
+        """The plan: rewritten as it will run, or as it was written. A pipeline needs a sink to be run by a command."""
+        del sink
+        plan = make_plan(self.spec)
+        return optimize(plan) if rewritten else plan
+
+    def run(self, options: Options | None = None, watch: "Watch | None" = None) -> Run:
+        """Run it; without a sink the rows go to `result.parquet` in the run's folder.
+
+        Raises:
+            Faults, ModelUnready: it cannot start.
+            RunFailed: it did not end; what was paid for is in the cache.
+        """
+        options = options or Options()
+        if options.runner not in RUNNERS:
+            raise Faults.one("--runner", f"no runner '{options.runner}'", nearest(options.runner, RUNNERS))
+        spec = with_sink(self.spec, options.out) if options.out is not None else self.spec
+        plan = optimize(make_plan(spec))
+        home = spec.folder / HOME
+        folder = RunFolder(home / "runs")
+        if not plan.sinks:
+            last = (plan.nodes[-1] if plan.nodes else plan.sources[0]).id
+            result = Sink(path=str((folder.path / "result.parquet").absolute()))
+            plan = optimize(make_plan(replace(spec, sinks=((last, result),))))
+        plan = replace(plan, sources=tuple(replace(s, limit=options.limit) for s in plan.sources))
+        ledger = Ledger(folder, max_calls=options.max_calls, max_tokens=options.max_tokens)
+        run = Run(folder.path, plan, ledger)
+        with _recorded(folder, run), _cache(home, wanted=options.cache) as cache:
+            _carry_out(run, cache, options, watch or Watch(), home)
+        return run
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who looks on: `tell` gets messages, `begin` the run and a function that stops it."""
+
+    tell: Callable[[str], None] = lambda _: None
+    begin: Callable[[Run, Callable[[], None]], None] = lambda _run, _stop: None
+
+
+def _carry_out(run: Run, cache: Cache | None, options: Options, watch: Watch, home: Path) -> None:
+    from gdo.runners.duckdb import DuckDBRunner
+
+    del home
+    with Desk(run.plan.models, run.plan.folder, run.ledger, cache, watch.tell) as desk:
+        watch.begin(run, desk.stop)
+        runner = DuckDBRunner(desk, run.folder / "spill.duckdb", run.folder.name, options.batch_rows)
+        try:
+            runner.run(run.plan)
+        except KeyboardInterrupt:
+            desk.stop()
+            raise Stopped("stopped; replies so far are kept, and the same command goes on from there") from None
+        except BudgetSpent:
+            desk.stop()
+            raise BudgetSpent("the budget is spent; replies so far are kept, and a larger one goes on from there") from None
+        except BaseException:
+            desk.stop()
+            raise
+
+
+@contextmanager
+def _cache(home: Path, *, wanted: bool) -> Iterator[Cache | None]:
+    yield Cache(home / "cache.sqlite") if wanted else None  # closed by the desk, in its own thread
+
+
+@contextmanager
+def _recorded(folder: RunFolder, run: Run) -> Iterator[None]:
+    outcome = "done"
+    try:
+        yield
+    except BaseException as error:
+        outcome = f"{type(error).__name__}: {error}" if isinstance(error, GdoError) else type(error).__name__
+        raise
+    finally:
+        sinks = [sink.sink.text() for sink in run.plan.sinks]
+        folder.close({"pipeline": run.plan.name, "gdo": __version__, "outcome": outcome, "sinks": sinks,
+                      "plan": run.plan.text().splitlines(), "steps": facts(run.ledger)})  # fmt: skip
+
+
+def facts(ledger: Ledger) -> dict[str, dict[str, object]]:
+    """The totals of each step as plain data."""
+    names = ("rows_in", "rows_out", "rejected", "calls", "cached", "prompt_tokens", "completion_tokens", "errors")
+    return {
+        name: {**{key: getattr(count, key) for key in names}, "seconds": round(count.ended - count.started, 3)}
+        for name, count in ledger.steps.items()
+    }
+
+
+def load(path: str | Path, variables: Mapping[str, str] | None = None, source: ArrowStream | None = None) -> Pipeline:
+    """Read a pipeline file; `variables` stand for `${var:NAME}`, `source` (Arrow) in the place of the file's own.
+
+    Raises:
+        Faults: everything that is wrong in it.
+    """
+    register_wings()
+    return Pipeline(load_pipeline(Path(path), variables, source))
+
+
+def run(
+    path: str | Path,
+    *,
+    runner: str = "duckdb",
+    variables: Mapping[str, str] | None = None,
+    source: ArrowStream | None = None,
+    **options: object,
+) -> Run:
+    """Run a pipeline file: `gdo.run("pipeline.yaml").table()`.
+
+    Options: `limit`, `cache`, `max_calls`, `max_tokens`, `out`.
+
+    Raises:
+        Faults, ModelUnready: it cannot start.
+        RunFailed: it did not end.
+    """
+    return load(path, variables, source).run(Options(runner=runner, **options))  # type: ignore[arg-type]
+
+
+def read_sink(sink: Sink, folder: Path) -> pa.Table:
+    """What a sink holds."""
+    if sink.database is not None:
+        with connect(str(folder / sink.database), read_only=True) as connection:
+            return connection.sql(f"SELECT * FROM {quote(sink.table or '')}").to_arrow_table()
+    path = folder / (sink.path or "")
+    if suffix(path.name) == ".parquet":
+        return pyarrow.parquet.read_table(path)
+    from gdo.tables import Source, source_query
+
+    with connect() as connection:
+        return connection.sql(source_query(Source(path=str(path)), folder, connection)).to_arrow_table()

@@ -1,0 +1,202 @@
+"""DuckDB as gdo uses it: quoting, conditions over a batch, queries over `input`, and what a query needs."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import duckdb
+import pyarrow as pa
+
+from gdo.errors import Faults
+
+
+def quote(name: str) -> str:
+    """A name as a SQL identifier, whatever it holds.
+
+    >>> print(quote('a "b"'))
+    "a ""b""\"
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as a SQL string.
+
+    >>> print(literal("it's"))
+    'it''s'
+    """
+    return "'" + text.replace("'", "''") + "'"
+
+
+def connect(path: str = ":memory:", *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+    """A connection that prints nothing and installs nothing by itself."""
+    connection = duckdb.connect(path, read_only=read_only)
+    connection.execute("SET enable_progress_bar = false")
+    connection.execute("SET autoinstall_known_extensions = false")
+    connection.execute("SET python_enable_replacements = false")  # a table is never a Python variable of ours
+    return connection
+
+
+def message(error: duckdb.Error) -> str:
+    """The first line of an error of DuckDB's, without its class."""
+    first = str(error).strip().splitlines()[0]
+    return first.partition("Error: ")[2] or first
+
+
+def query_batch(query: str, batch: pa.RecordBatch) -> pa.Table:
+    """The rows of a query over a batch called `input`."""
+    with connect() as connection:
+        connection.execute("SET threads = 1")
+        connection.register("input", pa.Table.from_batches([batch]))
+        return connection.sql(query).to_arrow_table()
+
+
+def condition_mask(condition: str, batch: pa.RecordBatch) -> pa.BooleanArray:
+    """Which rows of a batch meet a SQL condition; null counts as not."""
+    table = query_batch(f"SELECT coalesce(CAST(({condition}\n) AS BOOLEAN), false) AS met FROM input", batch)
+    return table.column("met").combine_chunks()
+
+
+def describe(query: str, schema: pa.Schema) -> pa.Schema:
+    """The schema of a query over a table `input` of some schema.
+
+    Raises:
+        Faults: it does not fit such a table (no place in the finding; DuckDB's own words).
+    """
+    with connect() as connection:
+        connection.register("input", schema.empty_table())
+        try:
+            return connection.sql(f"SELECT * FROM ({query}\n) LIMIT 0").to_arrow_table().schema
+        except duckdb.Error as error:
+            raise Faults.one("", message(error)) from None
+
+
+def condition_columns(condition: str, schema: pa.Schema) -> frozenset[str]:
+    """The columns of a schema that a SQL condition reads.
+
+    Raises:
+        Faults: it is not a condition over such a table.
+    """
+    describe(f"SELECT ({condition}\n) AS met FROM input", schema)
+    return Query(f"SELECT * FROM input WHERE {condition}\n").names & frozenset(schema.names)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query as DuckDB's own parser reads it.
+
+    Raises:
+        Faults: it is not one SELECT (from `tree`).
+    """
+
+    text: str
+
+    @cached_property
+    def tree(self) -> dict[str, object]:
+        """The syntax tree of the statement."""
+        with connect() as connection:
+            row = connection.execute("SELECT json_serialize_sql(?)", [self.text]).fetchone()
+        answer = json.loads(row[0]) if row else {}
+        if answer.get("error"):
+            said = str(answer.get("error_message", "")).splitlines()
+            raise Faults.one("", f"not a query: {said[0] if said else 'it cannot be parsed'}", "one SELECT over `input`")
+        if len(answer["statements"]) != 1:
+            raise Faults.one("", f"{len(answer['statements'])} statements", "one SELECT over `input`")
+        found: dict[str, object] = answer["statements"][0]["node"]
+        return found
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every part of every column name in it: `input.a.b` may be the column a with its field b."""
+        parts = (node.get("column_names") for node in _nodes(self.tree) if node.get("class") == "COLUMN_REF")
+        return frozenset(str(name) for names in parts if isinstance(names, list) for name in names)
+
+    @cached_property
+    def has_star(self) -> bool:
+        """Whether a `*` stands in it (count(*) apart), or a table is read whole in another way."""
+        return any(
+            node.get("class") == "STAR"
+            or node.get("type") == "JOIN"
+            or (node.get("class") == "COLUMN_REF" and node.get("column_names") == ["input"])
+            for node in _nodes(self.tree)
+        )
+
+    @cached_property
+    def is_row_wise(self) -> bool:
+        """Whether each row out depends on one row of `input` alone, in its order."""
+        tree = self.tree
+        table = tree.get("from_table")
+        plain = (
+            tree.get("type") == "SELECT_NODE"
+            and isinstance(table, dict)
+            and table.get("type") == "BASE_TABLE"
+            and str(table.get("table_name")).lower() == "input"
+            and not table.get("sample")
+            and not any(tree.get(key) for key in ("modifiers", "group_expressions", "having", "sample", "qualify"))
+            and not _entries(tree.get("cte_map"))
+        )
+        return plain and not any(self._needs_all(node) for node in _nodes(tree))
+
+    @cached_property
+    def is_row_filter(self) -> bool:
+        """Whether it is `SELECT * FROM input WHERE ...` and nothing more."""
+        chosen = self.tree.get("select_list")
+        if not (self.is_row_wise and isinstance(chosen, list) and len(chosen) == 1 and chosen[0].get("class") == "STAR"):
+            return False
+        star = chosen[0]
+        return not any(star.get(key) for key in ("exclude_list", "replace_list", "rename_list", "columns", "expr"))
+
+    @staticmethod
+    def _needs_all(node: dict[str, object]) -> bool:
+        if node.get("class") in {"WINDOW", "SUBQUERY"}:
+            return True
+        return node.get("class") == "FUNCTION" and str(node.get("function_name")).lower() in aggregates()
+
+    def numbered(self, column: str) -> str:
+        """The same row-wise query with one more column of `input` handed on."""
+        chosen = self.tree.get("select_list")
+        if isinstance(chosen, list) and any(part.get("class") == "STAR" and not part.get("columns") for part in chosen):
+            return self.text  # a `*` takes it along
+        with connect() as connection:
+            row = connection.execute("SELECT json_serialize_sql(?)", [self.text]).fetchone()
+            extra = connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {quote(column)} FROM input"]).fetchone()
+            assert row and extra  # noqa: S101 PT018
+            whole = json.loads(row[0])
+            whole["statements"][0]["node"]["select_list"] += json.loads(extra[0])["statements"][0]["node"]["select_list"]
+            text = connection.execute("SELECT json_deserialize_sql(?)", [json.dumps(whole)]).fetchone()
+        assert text is not None  # noqa: S101
+        return str(text[0])
+
+
+_AGGREGATES: set[str] = set()
+
+
+def aggregates() -> set[str]:
+    """The names of DuckDB's aggregate functions."""
+    if not _AGGREGATES:
+        with connect() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type IN ('aggregate', 'window')"
+            ).fetchall()
+        _AGGREGATES.update(str(name).lower() for (name,) in rows)
+    return _AGGREGATES
+
+
+def _nodes(value: object) -> Iterator[dict[str, object]]:
+    if isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from _nodes(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _nodes(item)
+
+
+def _entries(value: object) -> bool:
+    return bool(value.get("map")) if isinstance(value, dict) else bool(value)
+
+
+def column_list(names: Iterable[str]) -> str:
+    """Names as a list in SQL."""
+    return ", ".join(quote(name) for name in names)

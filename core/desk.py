@@ -1,0 +1,86 @@
+"""Where the steps of a run ask: one event loop, one caller a model, one cache, one ledger."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from gdo.ask import Ask, Policy
+from gdo.backend import Backend, resolve
+from gdo.cache import Cache
+from gdo.caller import Caller, Disk
+from gdo.ledger import Ledger
+from gdo.model import Sampling
+from gdo.op import Operator
+from gdo.plan import model_name
+
+
+class Desk:
+    """Answers the steps of one run; a context manager that lets every model go at its end."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Backend],
+        folder: Path,
+        ledger: Ledger,
+        cache: Cache | None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.ledger = ledger
+        self._models = dict(models)
+        self._folder = folder
+        self._tell = tell
+        self._callers: dict[str, Caller] = {}
+        self._disk = Disk(cache)
+        self._lock = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="gdo-calls", daemon=True)
+        self._stopping = False
+
+    def __enter__(self) -> "Desk":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _close(self) -> None:
+        for caller in self._callers.values():
+            await caller.close()
+        await self._disk.close()
+
+    def ask(self, step: str, op: Operator) -> Ask:
+        """What a step asks by, for one batch."""
+        sampling = Sampling(temperature=op.temperature, max_tokens=op.max_tokens)
+        policy = Policy(op.on_error, op.retries, sampling)
+        return self.asking(step, model_name(op), policy)
+
+    def asking(self, step: str, model: str, policy: Policy) -> Ask:
+        """What asks a model by a policy; the model is not looked at before the first prompt."""
+        return Ask(step, lambda: self.caller(model), self._loop, self.ledger, policy)
+
+    def caller(self, name: str) -> Caller:
+        """The one caller of a model.
+
+        Raises:
+            Faults: there is no model of that name.
+        """
+        with self._lock:
+            if name not in self._callers:
+                model = resolve(name, self._models).build(self._folder)
+                self._callers[name] = Caller(name, model, self._disk, self.ledger, self._tell)
+                self._callers[name].stopping = self._stopping
+            return self._callers[name]
+
+    def stop(self) -> None:
+        """Send nothing more; what is in flight is finished and stored."""
+        with self._lock:
+            self._stopping = True
+            for caller in self._callers.values():
+                caller.stopping = True

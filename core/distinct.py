@@ -1,0 +1,51 @@
+"""The distinct rows of some columns, and the way back: all in Arrow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """`rows`: each distinct row once, in order of first appearance. `index`: for every input row, its place in `rows`."""
+
+    rows: pa.RecordBatch
+    index: pa.Array
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch, columns: Sequence[str]) -> "Distinct":
+        """Deduplicate a batch by some of its columns; with none, all rows are one.
+
+        >>> found = Distinct.of(pa.RecordBatch.from_pydict({"a": [1, 2, 1], "b": ["x", "y", "x"]}), ["a", "b"])
+        >>> found.rows.to_pydict(), found.index.to_pylist()
+        ({'a': [1, 2], 'b': ['x', 'y']}, [0, 1, 0])
+        """
+        picked = batch.select(list(columns))
+        if batch.num_rows == 0:
+            return cls(picked, pa.array([], pa.int64()))
+        codes = pa.array([0] * batch.num_rows, pa.int64())
+        for column in picked.columns:
+            code, size = _codes(column)
+            # Recoding after each column keeps the product of two code ranges within 64 bits.
+            codes, _ = _codes(pc.add(pc.multiply(codes, size), code))
+        first = pa.table({"code": codes, "row": _range(batch.num_rows)}).group_by("code").aggregate([("row", "min")])
+        places = first.sort_by("code").column("row_min").combine_chunks()
+        return cls(picked.take(places), codes)
+
+    def spread(self, values: pa.Array) -> pa.Array:
+        """Values of the distinct rows, put back for every input row."""
+        return values.take(self.index)
+
+
+def _range(size: int) -> pa.Array:
+    return pa.array(range(size), pa.int64())
+
+
+def _codes(column: pa.Array) -> tuple[pa.Array, int]:
+    if pa.types.is_nested(column.type):
+        column = pa.array([repr(value) for value in column.to_pylist()], pa.string())
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode(null_encoding="encode")
+    return column.indices.cast(pa.int64()), max(len(column.dictionary), 1)

@@ -1,0 +1,64 @@
+"""A compact GBNF grammar for an answer type: JSON without white space, so that no token is spent on layout.
+
+GBNF is llama.cpp's grammar language. Strings are held to `MAX_CHARS` characters and lists to `MAX_ITEMS` items: a small
+model that loops ends by itself.
+"""
+
+import json
+from functools import lru_cache
+
+from gdo.schema import AnswerType, Field, Labels, ListOf, Record, Scalar
+
+MAX_CHARS = 200
+MAX_ITEMS = 20
+
+_TERMINALS = {
+    "string": f'"\\"" char{{0,{MAX_CHARS}}} "\\""',
+    "integer": '"-"? ("0" | [1-9] [0-9]{0,17})',
+    "number": '"-"? ("0" | [1-9] [0-9]{0,14}) ("." [0-9]{1,9})?',
+    "boolean": '("true" | "false")',
+    "date": '"\\"" day "\\""',
+    "timestamp": '"\\"" day "T" [0-2] [0-9] ":" [0-5] [0-9] ":" [0-5] [0-9] "\\""',
+}
+_RULES = (
+    'char ::= [^"\\\\\\x00-\\x1F] | "\\\\" (["\\\\/bfnrt] | "u" [0-9a-fA-F]{4})\n'
+    'day ::= [0-9]{4} "-" [0-1] [0-9] "-" [0-3] [0-9]\n'
+)
+
+
+@lru_cache(maxsize=256)
+def grammar(answer: AnswerType, lead: str = "") -> str:
+    """The grammar whose sentences are the compact JSON texts of an answer type, behind a fixed `lead`.
+
+    >>> print(grammar(Record((Field("ok", Scalar("boolean")),))).splitlines()[0])
+    root ::= "{\\"ok\\":" ("true" | "false") "}"
+    """
+    start = f"{_literal(lead)} " if lead else ""
+    return f"root ::= {start}{_expression(answer)}\n{_RULES}"
+
+
+def _expression(answer: AnswerType) -> str:
+    match answer:
+        case Scalar(word):
+            return _TERMINALS[word]
+        case Labels(labels):
+            return "(" + " | ".join(_literal(json.dumps(label, ensure_ascii=False)) for label in labels) + ")"
+        case ListOf(item):
+            one = _expression(item)
+            return f'"[" ({one} ("," {one}){{0,{MAX_ITEMS - 1}}})? "]"'
+        case Record(fields):
+            parts = [
+                f"{_literal(('{' if i == 0 else ',') + json.dumps(f.name, ensure_ascii=False) + ':')} {_value(f)}"
+                for i, f in enumerate(fields)
+            ]
+            return " ".join(parts) + ' "}"'
+
+
+def _value(part: Field) -> str:
+    expression = _expression(part.type)
+    return f'({expression} | "null")' if part.nullable else expression
+
+
+def _literal(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

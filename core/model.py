@@ -1,0 +1,192 @@
+"""What a backend is: requests in, replies out in the order of completion.
+
+A failed request is a `Reply` with an `error`, never an exception; concurrency, rate limits, retry of busy servers and
+time limits live inside the backend.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Literal, Protocol
+
+import orjson
+
+from gdo.schema import Record
+
+Style = Literal["chat", "plain"]
+"""`chat`: messages with roles. `plain`: a text to be continued, for base and very small models."""
+
+ErrorKind = Literal["refused", "context", "timeout", "connection", "rate_limit", "server", "missing", "budget"]
+"""Why a request gave no text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat: `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+def told_schema(answer: Record) -> str:
+    """The JSON Schema of an answer in words, for a server that cannot be held to it."""
+    schema = orjson.dumps(answer.json_schema()).decode()
+    return f"Answer with one JSON object that fulfils this JSON Schema, and nothing else: {schema}"
+
+
+@dataclass(frozen=True)
+class Head:
+    """What all rows of a prompt share: built once, never per row.
+
+    `messages` (system and examples) serve the chat style, `text` the plain one.
+    """
+
+    style: Style
+    messages: tuple[Message, ...] = ()
+    text: str = ""
+    answer: Record | None = None
+    digest: bytes = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        content = [
+            self.style,
+            [(m.role, m.content) for m in self.messages],
+            self.text,
+            self.answer.json_schema() if self.answer else None,
+        ]
+        object.__setattr__(self, "digest", blake2b(orjson.dumps(content), digest_size=16).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn: `temperature` 0 is greedy, `max_tokens` bounds the reply."""
+
+    temperature: float = 0.0
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call: the shared head, this row's body, and what is wanted of the reply.
+
+    `constrained` asks for decoding held to the head's answer type. `candidates` asks for the log-probability of
+    each as the continuation instead of a text. `turns` are the rounds of asking again after a faulty reply.
+    """
+
+    head: Head
+    body: str
+    sampling: Sampling
+    constrained: bool = False
+    candidates: tuple[str, ...] = ()
+    turns: tuple[Message, ...] = ()
+
+    def key(self, identity: str) -> bytes:
+        """The cache key: a digest of all that decides the reply. `identity` is the model's."""
+        digest = blake2b(self.head.digest, digest_size=20)
+        digest.update(
+            orjson.dumps(
+                (
+                    identity,
+                    self.body,
+                    self.sampling.temperature,
+                    self.sampling.max_tokens,
+                    self.sampling.stop,
+                    self.sampling.seed,
+                    self.constrained,
+                    self.candidates,
+                    [(turn.role, turn.content) for turn in self.turns],
+                )
+            )
+        )
+        return digest.digest()
+
+    def messages(self) -> tuple[Message, ...]:
+        """The whole prompt as a chat."""
+        return (*self.head.messages, Message("user", self.body), *self.turns)
+
+    def text(self) -> str:
+        """The whole prompt as text: for a plain completion, and for the errors table."""
+        if not self.plain:
+            return "\n\n".join(f"[{turn.role}]\n{turn.content}" for turn in self.messages())
+        return self.head.text + self.body
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a text to be continued."""
+        return self.head.style == "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a call took, as the backend counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyError:
+    """Why there is no reply. `fatal` means that no other request of this run can succeed either."""
+
+    kind: ErrorKind
+    message: str
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back: a text, or the log-probability of each candidate, or an error."""
+
+    text: str = ""
+    scores: tuple[float, ...] = ()
+    usage: Usage = Usage()
+    latency_s: float = 0.0
+    error: ReplyError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend honours: constrained decoding to a schema, log-probabilities, images, seeds."""
+
+    schema: bool = False
+    logprobs: bool = False
+    images: bool = False
+    seeds: bool = False
+
+
+class Model(Protocol):
+    """A language model that answers requests."""
+
+    @property
+    def identity(self) -> str:
+        """What decides its answers (weights, not address): part of every cache key."""
+
+    @property
+    def style(self) -> Style:
+        """How it is spoken to."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it honours."""
+
+    @property
+    def concurrency(self) -> int:
+        """Requests that it works on at once."""
+
+    async def start(self, tell: Callable[[str], None]) -> None:
+        """Get ready: load weights, open a pool; what takes long is told.
+
+        Raises:
+            ModelUnready: it cannot answer here; the message says what would help.
+        """
+
+    def generate(self, requests: Iterable[Request]) -> AsyncIterator[tuple[int, Reply]]:
+        """Replies with the index of their request, in the order of completion.
+
+        A request is pulled from the iterable only when it can be sent: budgets and Ctrl-C end the stream there.
+        """
+
+    async def close(self) -> None:
+        """Give everything back."""

@@ -1,0 +1,1 @@
+"""Backends: one file each; its name is the word in YAML."""

@@ -1,0 +1,73 @@
+"""A reply's text -> checked values: lenient about wrapping, strict about types."""
+
+import json
+import re
+
+import orjson
+
+from gdo.scalars import AnswerFault, show
+from gdo.schema import Labels, Record, Scalar
+
+_FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_TRAILING_COMMA = re.compile(r",\s*([}\]])")
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_DECODER = json.JSONDecoder(strict=False)
+
+
+def parse_reply(text: str, answer: Record) -> dict[str, object]:
+    """The record that a reply states.
+
+    Code fences, prose around the JSON, trailing commas and a bare value for a record of one field are forgiven.
+
+    Raises:
+        AnswerFault: there is no JSON in it, or a value does not fit its type.
+
+    >>> from gdo.schema import Field
+    >>> parse_reply('Sure! {"n": "3",}', Record((Field("n", Scalar("integer")),)))
+    {'n': 3}
+    """
+    try:
+        value: object = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        value = _search(text, answer)
+    if len(answer.fields) == 1 and not (isinstance(value, dict) and answer.names[0] in value):
+        value = {answer.names[0]: value}
+    return answer.check(value)
+
+
+def _search(text: str, answer: Record) -> object:
+    text = _THOUGHT.sub("", text).strip()
+    fence = _FENCE.search(text)
+    body = (fence[1] if fence else text).strip()
+    for start in re.finditer(r"[{\[]", body):
+        for candidate in (body[start.start() :], _TRAILING_COMMA.sub(r"\1", body[start.start() :])):
+            try:
+                return _DECODER.raw_decode(candidate)[0]
+            except (json.JSONDecodeError, RecursionError):
+                continue
+    if not body:
+        raise AnswerFault("the reply is empty")
+    if len(answer.fields) == 1 and "{" not in body and isinstance(answer.fields[0].type, (Scalar, Labels)):
+        return body
+    raise AnswerFault(f"no JSON object in {show(text)}")
+
+
+def parse_line(text: str, answer: Record) -> dict[str, object]:
+    """The record of one field that a plain completion states on its line: bare text, or a JSON value.
+
+    Raises:
+        AnswerFault: the line is empty, or does not fit the type.
+    """
+    part = answer.fields[0]
+    line = text.strip()
+    if not line or (part.nullable and line in {"null", "none", "None"}):
+        if part.nullable:
+            return {part.name: None}
+        raise AnswerFault("the reply is empty")
+    if isinstance(part.type, Scalar) and part.type.word == "string":
+        return answer.check({part.name: line})
+    try:
+        value: object = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        value = line
+    return answer.check({part.name: value})

@@ -1,0 +1,185 @@
+"""A frozen graph of operators, and the flow of columns through it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from gdo.ask import ROW
+from gdo.backend import DEFAULT_MODEL, Backend, resolve
+from gdo.database import condition_columns
+from gdo.errors import Faults, Finding
+from gdo.op import Operator, require
+from gdo.sink import Sink
+from gdo.spec import Pipeline, Step
+from gdo.tables import ArrowStream, Source, placed, source_schema
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNode:
+    """Where rows come from; `columns` are those that are read of it."""
+
+    id: str
+    source: Source | ArrowStream = field(compare=False)
+    schema: pa.Schema
+    columns: tuple[str, ...]
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An operator, what it reads, and the schema that it gives."""
+
+    id: str
+    op: Operator
+    input: str
+    schema: pa.Schema
+
+
+@dataclass(frozen=True, slots=True)
+class SinkNode:
+    """A sink and the id of what it writes."""
+
+    input: str
+    sink: Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a runner runs: sources, operators in an order in which inputs come first, sinks."""
+
+    name: str
+    folder: Path
+    sources: tuple[SourceNode, ...]
+    nodes: tuple[Node, ...]
+    sinks: tuple[SinkNode, ...]
+    models: Mapping[str, Backend]
+
+    def schema(self, name: str) -> pa.Schema:
+        """The schema of a node or source."""
+        return next(node.schema for node in (*self.sources, *self.nodes) if node.id == name)
+
+    def readers(self, name: str) -> list[str]:
+        """Who reads a node or source; a sink is called by what it writes to."""
+        nodes = [node.id for node in self.nodes if node.input == name]
+        return nodes + [sink.sink.text() for sink in self.sinks if sink.input == name]
+
+    def text(self) -> str:
+        """The plan, one line a node."""
+        lines = []
+        for source in self.sources:
+            shown = source.source.text() if isinstance(source.source, Source) else "an Arrow stream"
+            few = "" if len(source.columns) == len(source.schema) else f" [{', '.join(source.columns)}]"
+            lines.append(f"{source.id} = {shown}{few}")
+        lines += [f"{node.id} = {node.op.summary()} <- {node.input}" for node in self.nodes]
+        lines += [f"{sink.sink.text()} <- {sink.input}" for sink in self.sinks]
+        return "\n".join(lines)
+
+
+def make_plan(pipeline: Pipeline) -> Plan:
+    """The plan of a pipeline as it is written, before any rewrite.
+
+    Raises:
+        Faults: a source that cannot be read, a column that is not there, a model that is not known; all at once.
+    """
+    faults: list[Finding] = []
+    schemas: dict[str, pa.Schema | None] = {}
+    sources = []
+    for name, source in pipeline.sources.items():
+        schemas[name] = found = _source_schema(pipeline, name, source, faults)
+        if found is not None:
+            sources.append(SourceNode(name, source, found, tuple(found.names)))
+    nodes = []
+    for step in pipeline.steps:
+        schema = schemas.get(step.input)
+        faults += _model_faults(pipeline, step)
+        schemas[step.id] = out = _flow(pipeline, step, schema, faults) if schema is not None else None
+        if out is not None:
+            nodes.append(Node(step.id, step.op, step.input, out))
+    if faults:
+        raise Faults(faults)
+    sinks = tuple(SinkNode(name, sink) for name, sink in pipeline.sinks)
+    return Plan(pipeline.name, pipeline.folder, tuple(sources), tuple(nodes), sinks, pipeline.models)
+
+
+def _source_schema(
+    pipeline: Pipeline, name: str, source: Source | ArrowStream, faults: list[Finding]
+) -> pa.Schema | None:
+    loc = ("sources", name) if ("sources", name) in pipeline.document.marks else ("source",)
+    try:
+        schema = source_schema(source, pipeline.folder) if isinstance(source, Source) else stream_schema(source)
+    except Faults as error:
+        faults += placed(error, pipeline.document.where(loc))
+        return None
+    if ROW in schema.names:
+        faults.append(Finding(pipeline.document.where(loc), f"the column '{ROW}' is gdo's own", "rename it"))
+    return schema
+
+
+def stream_schema(stream: ArrowStream) -> pa.Schema:
+    """The schema of an Arrow stream, unread where its owner can tell it."""
+    schema = getattr(stream, "schema", None)
+    if isinstance(schema, pa.Schema):
+        return schema
+    return pa.RecordBatchReader.from_stream(stream).schema
+
+
+def _model_faults(pipeline: Pipeline, step: Step) -> Iterator[Finding]:
+    if not step.op.asks:
+        return
+    try:
+        resolve(step.op.model or DEFAULT_MODEL, dict(pipeline.models))
+    except Faults as error:
+        yield from placed(error, pipeline.document.where((*step.loc, "model")))
+
+
+def _flow(pipeline: Pipeline, step: Step, schema: pa.Schema, faults: list[Finding]) -> pa.Schema | None:
+    where = pipeline.where(step)
+    missing = [Finding(where, f.what, f.hint) for f in require(step.op.reads(schema.names), schema)]
+    try:
+        if step.op.where is not None:
+            condition_columns(step.op.where, schema)
+    except Faults as error:
+        faults += placed(error, pipeline.document.where((*step.loc, "where")))
+    if missing:
+        faults += missing
+        return None
+    try:
+        out = step.op.writes(schema)
+        return merged(schema, out) if step.op.where is not None else out
+    except Faults as error:
+        faults += placed(error, where)
+        return None
+
+
+def merged(before: pa.Schema, after: pa.Schema) -> pa.Schema:
+    """The schema after a step with a `where:`; a column that it changed must hold the untouched values too.
+
+    Raises:
+        Faults: a column's type changed, so that rows that pass through do not fit.
+    """
+    changed = [
+        Finding("", f"`where` leaves rows whose '{f.name}' is {before.field(f.name).type}, the step makes it {f.type}",
+                "give the answer another name with `into`")
+        for f in after
+        if f.name in before.names and before.field(f.name).type != f.type
+    ]  # fmt: skip
+    if changed:
+        raise Faults(changed)
+    return after
+
+
+def replanned(plan: Plan, nodes: Iterable[Node]) -> Plan:
+    """A plan with other nodes, its schemas computed anew."""
+    schemas = {source.id: source.schema for source in plan.sources}
+    ordered = []
+    for node in nodes:
+        schemas[node.id] = node.op.writes(schemas[node.input])
+        ordered.append(replace(node, schema=schemas[node.id]))
+    return replace(plan, nodes=tuple(ordered))
+
+
+def model_name(op: Operator) -> str:
+    """The model that a step asks."""
+    return op.model or DEFAULT_MODEL

@@ -1,0 +1,200 @@
+"""Sinks: where rows go, written beside their name and renamed when whole."""
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import duckdb
+import orjson
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gdo.database import connect, message, quote
+from gdo.errors import RunFailed
+
+FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
+COMPRESSED = (".gz", ".zst")
+
+
+class Sink(BaseModel):
+    """Where rows go: a file, or a table of a DuckDB database; what was there before is replaced when all is written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    path: str | None = Field(default=None, description="A parquet, csv, tsv or jsonl file")
+    database: str | None = Field(default=None, description="A DuckDB file, made if it is not there")
+    table: str | None = Field(default=None, description="A table of the database, replaced when all is written")
+    from_: str | None = Field(default=None, alias="from", description="The step to write; the last one by default")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "Sink":
+        if (self.path is None) == (self.database is None):
+            raise ValueError("needs `path`, or `database` and `table`")
+        if (self.database is None) != (self.table is None):
+            raise ValueError("`database` and `table` go together")
+        if self.path is not None and suffix(self.path) not in FORMATS:
+            raise ValueError(f"'{self.path}' is of an unknown kind | a name that ends in {', '.join(FORMATS)}")
+        return self
+
+    def text(self) -> str:
+        """The sink in one line of a plan and of the summary."""
+        return self.path or f"{self.database} (table {self.table})"
+
+
+def suffix(path: str) -> str:
+    """The ending that tells a file's format; that of compression is passed over."""
+    name = path.lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    return Path(name).suffix
+
+
+class Writer(ABC):
+    """Takes batches in order; nobody sees the sink change before `commit`."""
+
+    def __init__(self, place: Path, schema: pa.Schema) -> None:
+        self.place = place
+        self.schema = schema
+
+    @abstractmethod
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows.
+
+        Raises:
+            RunFailed: the disk or the database refused.
+        """
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Put the whole result in its place."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Leave no trace."""
+
+
+def open_writer(sink: Sink, folder: Path, schema: pa.Schema, run_id: str) -> Writer:
+    """The writer of a sink; folders on the way are made.
+
+    Raises:
+        RunFailed: it cannot be written there.
+    """
+    place = folder / (sink.path or sink.database or "")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if sink.table is not None:
+            return TableWriter(place, schema, sink.table, run_id)
+        if place.is_dir():
+            raise RunFailed(f"{place}: is a folder (name a file)")
+        return FileWriter(place, schema, run_id)
+    except (OSError, duckdb.Error) as error:
+        raise RunFailed(f"{place}: cannot be written: {error}") from None
+
+
+class FileWriter(Writer):
+    """A parquet, csv, tsv or jsonl file; the ending tells which, and .gz or .zst compresses."""
+
+    def __init__(self, place: Path, schema: pa.Schema, run_id: str) -> None:
+        super().__init__(place, schema)
+        self.beside = place.with_name(f".{place.name}.{run_id}.part")
+        kind = suffix(place.name)
+        compression = {".gz": "gzip", ".zst": "zstd"}.get(place.suffix.lower())
+        self._stream = pa.output_stream(str(self.beside), compression=compression)
+        self._table: pyarrow.parquet.ParquetWriter | pyarrow.csv.CSVWriter | None = None
+        if kind == ".parquet":
+            self._table = pyarrow.parquet.ParquetWriter(self._stream, schema, compression="zstd")
+        elif kind in {".csv", ".tsv"}:
+            self._flat = pa.schema([_flat_field(field) for field in schema])
+            options = pyarrow.csv.WriteOptions(delimiter="\t" if kind == ".tsv" else ",")
+            self._table = pyarrow.csv.CSVWriter(self._stream, self._flat, write_options=options)
+        self.kind = kind
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        try:
+            if self._table is None:
+                rows = batch.to_pylist()
+                self._stream.write(b"".join(orjson.dumps(row, default=str) + b"\n" for row in rows))
+            elif self.kind == ".parquet":
+                self._table.write_batch(batch)
+            else:
+                self._table.write_batch(flattened(batch, self._flat))
+        except OSError as error:
+            raise RunFailed(f"{self.place}: cannot be written: {error}") from None
+
+    def commit(self) -> None:
+        """Close, and rename over the old file in one step."""
+        try:
+            self._close()
+            os.replace(self.beside, self.place)  # noqa: PTH105 (the word for it)
+        except OSError as error:
+            raise RunFailed(f"{self.place}: cannot be written: {error}") from None
+
+    def abort(self) -> None:
+        """Remove the part that was written."""
+        try:
+            self._close()
+        except OSError:
+            pass
+        finally:
+            self.beside.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._table is not None:
+            self._table.close()
+        if not self._stream.closed:
+            self._stream.close()
+
+
+class TableWriter(Writer):
+    """A table of a DuckDB database; the old one is there until the new one is whole."""
+
+    def __init__(self, place: Path, schema: pa.Schema, table: str, run_id: str) -> None:
+        super().__init__(place, schema)
+        self.table = table
+        self.beside = f"{table}__{run_id}"
+        self._connection = connect(str(place))
+        self._connection.execute("BEGIN")
+        self._connection.register("__schema__", schema.empty_table())
+        self._connection.execute(f"CREATE TABLE {quote(self.beside)} AS SELECT * FROM __schema__")
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        try:
+            self._connection.register("__batch__", pa.Table.from_batches([batch]))
+            self._connection.execute(f"INSERT INTO {quote(self.beside)} SELECT * FROM __batch__")
+        except duckdb.Error as error:
+            raise RunFailed(f"{self.place}: cannot be written: {message(error)}") from None
+
+    def commit(self) -> None:
+        """Put the new table in the old one's place, in one transaction."""
+        try:
+            self._connection.execute(f"DROP TABLE IF EXISTS {quote(self.table)}")
+            self._connection.execute(f"ALTER TABLE {quote(self.beside)} RENAME TO {quote(self.table)}")
+            self._connection.execute("COMMIT")
+        except duckdb.Error as error:
+            raise RunFailed(f"{self.place}: cannot be written: {message(error)}") from None
+        finally:
+            self._connection.close()
+
+    def abort(self) -> None:
+        """Undo the transaction."""
+        self._connection.close()
+
+
+def _flat_field(field: pa.Field) -> pa.Field:
+    return field.with_type(pa.string()) if pa.types.is_nested(field.type) else field
+
+
+def flattened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """A batch whose lists and structs are JSON texts: what a csv file can hold."""
+    columns = []
+    for field, column in zip(schema, batch.columns, strict=True):
+        if pa.types.is_nested(column.type):
+            texts = [None if v is None else orjson.dumps(v, default=str).decode() for v in column.to_pylist()]
+            columns.append(pa.array(texts, field.type))
+        else:
+            columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)

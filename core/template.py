@@ -1,0 +1,140 @@
+"""Jinja2 templates over the columns of a row: sandboxed, strict about names, silent about nulls."""
+
+import datetime as dt
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import jinja2
+import jinja2.meta
+import jinja2.sandbox
+
+from gdo.errors import GdoError
+
+MAX_TEXT = 1_000_000
+"""Characters that a template may make of one row."""
+
+
+class TemplateFault(GdoError):
+    """A template is wrong, or cannot be rendered for a row; `line` is 1-based within the template."""
+
+    def __init__(self, what: str, line: int = 1) -> None:
+        super().__init__(what)
+        self.line = line
+
+
+class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """No attribute of Python's insides, no change to what is passed in, no text of gigabytes."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: jinja2.runtime.Context, operator: str, left: object, right: object) -> object:
+        """Refuse products that would fill the memory."""
+        del context
+        for value, times in ((left, right), (right, left)):
+            if isinstance(value, (str, list, tuple)) and isinstance(times, int) and len(value) * times > MAX_TEXT:
+                raise jinja2.sandbox.SecurityError(f"a text of {len(value) * times:,} characters")
+        if operator == "**" and isinstance(right, (int, float)) and right > 64:  # noqa: PLR2004 (2**64 is plenty)
+            raise jinja2.sandbox.SecurityError("a power over 64")
+        return left * right if operator == "*" else left**right  # type: ignore[operator]
+
+
+def _text(value: object) -> object:
+    """How a cell stands in a prompt: nothing for null, JSON for lists and records."""
+    if value is None:
+        return ""
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False, default=_plain)
+    return value
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, (dt.date, dt.time)) else str(value)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> _Sandbox:
+    environment = _Sandbox(undefined=jinja2.StrictUndefined, finalize=_text, keep_trailing_newline=False)
+    for name in ("lipsum", "cycler", "joiner"):
+        environment.globals.pop(name, None)
+    return environment
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A compiled template.
+
+    `columns` are the names it reads and does not set itself; `attributes` the names it reads of the items of `rows`,
+    where it loops over a group.
+
+    >>> Template("{{ brand }}: {{ title }}").columns == {"brand", "title"}
+    True
+    >>> Template("{{ brand }}: {{ title }}").render({"brand": "Nike", "title": None})
+    'Nike: '
+    """
+
+    source: str
+    columns: frozenset[str] = field(init=False, compare=False)
+    attributes: frozenset[str] = field(init=False, compare=False)
+    _render: Callable[..., str] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        environment = _environment()
+        try:
+            tree = environment.parse(self.source)
+            if any(True for _ in jinja2.meta.find_referenced_templates(tree)):
+                raise TemplateFault("a template cannot include, import or extend another")
+            columns = jinja2.meta.find_undeclared_variables(tree)
+            compiled = environment.from_string(self.source)
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateFault(f"template: {error.message}", error.lineno) from None
+        object.__setattr__(self, "columns", frozenset(columns - set(environment.globals)))
+        object.__setattr__(self, "attributes", frozenset(_attributes(tree)))
+        object.__setattr__(self, "_render", compiled.render)
+
+    def __reduce__(self) -> tuple[type["Template"], tuple[str]]:
+        return (Template, (self.source,))  # compiled code does not travel; the source does
+
+    def render(self, row: Mapping[str, object]) -> str:
+        """The text for one row (column name to value).
+
+        Raises:
+            TemplateFault: the row lacks a name that the template reads, or an expression fails on its values.
+        """
+        try:
+            text = self._render(row)
+        except jinja2.sandbox.SecurityError as error:
+            raise TemplateFault(f"template refused: {error}") from None
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            raise TemplateFault(f"template: {error}") from None
+        except (OverflowError, MemoryError, RecursionError) as error:
+            raise TemplateFault(f"template: {type(error).__name__}") from None
+        if len(text) > MAX_TEXT:
+            raise TemplateFault(f"template made {len(text):,} characters (at most {MAX_TEXT:,})")
+        return text
+
+
+def _attributes(tree: jinja2.nodes.Template) -> Iterator[str]:
+    loops = [loop for loop in tree.find_all(jinja2.nodes.For) if _over_rows(loop.iter)]
+    items = {loop.target.name for loop in loops if isinstance(loop.target, jinja2.nodes.Name)}
+    for read in tree.find_all((jinja2.nodes.Getattr, jinja2.nodes.Getitem)):
+        if isinstance(read.node, jinja2.nodes.Name) and read.node.name in items:
+            if isinstance(read, jinja2.nodes.Getattr):
+                yield read.attr
+            elif isinstance(read.arg, jinja2.nodes.Const):
+                yield str(read.arg.value)
+    for mapped in tree.find_all(jinja2.nodes.Filter):
+        if _over_rows(mapped):
+            yield from (
+                str(word.value.value)
+                for word in mapped.kwargs
+                if word.key == "attribute" and isinstance(word.value, jinja2.nodes.Const)
+            )
+
+
+def _over_rows(node: jinja2.nodes.Node | None) -> bool:
+    """Whether an expression is `rows`, sliced or filtered or not."""
+    while isinstance(node, (jinja2.nodes.Filter, jinja2.nodes.Getitem)):
+        node = node.node
+    return isinstance(node, jinja2.nodes.Name) and node.name == "rows"

@@ -1,0 +1,110 @@
+"""`gdo test`: a UDP's golden rows, asked of a real model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from gdo.ask import ROW, Policy
+from gdo.backend import Backend
+from gdo.desk import Desk
+from gdo.errors import Faults
+from gdo.ledger import Call, Failure, Ledger
+from gdo.prompt import Example, Udp
+from gdo.udp import find_udp, load_udp
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One golden row: what was wanted, what was said."""
+
+    udp: str
+    number: int
+    wanted: object
+    said: object
+    passed: bool
+
+
+class _Unrecorded:
+    """Keeps the last failures, writes nothing down."""
+
+    def __init__(self) -> None:
+        self.failures: list[Failure] = []
+
+    def errors(self, step: str, failures: Sequence[tuple[int, Failure]]) -> None:
+        del step
+        self.failures += [failure for _, failure in failures]
+
+    def calls(self, calls: Sequence[Call]) -> None:
+        del calls
+
+
+def run_tests(
+    words: Sequence[str], model: str, models: Mapping[str, Backend], tell: Callable[[str], None]
+) -> list[Result]:
+    """Ask each UDP's tests of a model; nothing is cached.
+
+    Raises:
+        Faults: a UDP that is not there or is broken, all of them at once; or one without tests.
+        ModelUnready: the model cannot answer.
+    """
+    udps, faults = [], []
+    for word in words:
+        path = Path(word)
+        try:
+            udps.append(load_udp(path if path.suffix in {".yaml", ".yml"} else find_udp(word, Path())))
+        except Faults as error:
+            faults += error.findings
+    if faults:
+        raise Faults(faults)
+    records = _Unrecorded()
+    with Desk(models, Path(), Ledger(records), None, tell) as desk:
+        return [result for udp in udps for result in _test(udp, desk, model, records)]
+
+
+def _test(udp: Udp, desk: Desk, model: str, records: _Unrecorded) -> list[Result]:
+    if not udp.tests:
+        raise Faults.one(udp.name, "has no tests", "add rows under tests: [{in: {...}, out: {...}}]")
+    results = []
+    for number, test in enumerate(udp.tests, 1):
+        records.failures.clear()
+        ask = desk.asking(udp.name, model, Policy())
+        said = ask(udp, _batch(udp, test)).record[0].as_py()
+        shown = said if said is not None else (records.failures[0].detail if records.failures else None)
+        results.append(Result(udp.name, number, test.out, shown, _same(said, test.out)))
+    return results
+
+
+def _batch(udp: Udp, test: Example) -> pa.RecordBatch:
+    row = {name: [test.row.get(name)] for name in sorted(udp.columns)}
+    return pa.RecordBatch.from_pydict({**row, ROW: [0]})
+
+
+def _same(said: object, wanted: object) -> bool:
+    if isinstance(said, dict) and isinstance(wanted, Mapping):
+        return all(_same(said.get(key), value) for key, value in wanted.items())
+    if isinstance(said, str) and isinstance(wanted, str):
+        return said.strip().casefold() == wanted.strip().casefold()
+    if isinstance(said, float) and isinstance(wanted, (int, float)):
+        return abs(said - wanted) <= 1e-6 * max(1.0, abs(wanted))
+    return said == wanted
+
+
+def report(results: Sequence[Result]) -> str:
+    """A table: pass or fail, what was wanted, what was said."""
+    lines = []
+    for result in results:
+        word = "pass" if result.passed else "FAIL"
+        lines.append(f"{word}  {result.udp} {result.number}: {_short(result.said)}")
+        if not result.passed:
+            lines.append(f"      wanted {_short(result.wanted)}")
+    passed = sum(result.passed for result in results)
+    return "\n".join([*lines, f"{passed} of {len(results)} tests passed"])
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping) and len(value) == 1:
+        value = next(iter(value.values()))
+    text = str(value)
+    return text if len(text) <= 100 else text[:97] + "..."  # noqa: PLR2004

@@ -1,0 +1,1 @@
+"""Operators: one file each; its name is the word in YAML."""

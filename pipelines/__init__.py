@@ -1,0 +1,1 @@
+"""Complete pipelines with small data."""

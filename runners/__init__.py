@@ -1,0 +1,1 @@
+"""Runners: a plan and what it asks in, whole sinks out."""

@@ -1,0 +1,116 @@
+"""What every runner does alike: one operator over one batch, with its condition, its faults and its row count."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gdo.ask import ROW
+from gdo.database import condition_mask
+from gdo.desk import Desk
+from gdo.errors import RunFailed
+from gdo.op import Operator, Rows
+from gdo.plan import Node, Plan
+
+PLACE = "__place__"
+
+
+class Runner(Protocol):
+    """Runs a plan to its end."""
+
+    def run(self, plan: Plan) -> None:
+        """Write every sink whole.
+
+        Raises:
+            RunFailed: it could not; nothing half-written is left.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One node over batches; `schema` is what it gives, the row number included."""
+
+    node: Node
+    schema: pa.Schema
+    desk: Desk
+    state: pa.Table | None = None
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows out for a batch.
+
+        Raises:
+            RunFailed: rows were lost or made where the operator may not.
+        """
+        op = self.node.op
+        chosen, others = self._split(batch)
+        ask = self.desk.ask(self.node.id, op)
+        out = op.apply(chosen, ask, self.state) if chosen.num_rows or others is None else chosen
+        failed = ask.failed_rows if op.on_error == "reject" else set()
+        if failed and ROW in out.schema.names:
+            out = out.filter(pc.invert(pc.is_in(out.column(ROW), pa.array(sorted(failed), pa.int64()))))
+        if others is not None:
+            out = self._joined(out, others, renamed=not chosen.num_rows)
+        self._count(batch, out, len(failed))
+        return conform(out, self.schema)
+
+    def _split(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
+        if self.node.op.where is None:
+            return batch, None
+        batch = batch.append_column(PLACE, pa.array(range(batch.num_rows), pa.int64()))
+        mask = condition_mask(self.node.op.where, batch)
+        return batch.filter(mask), batch.filter(pc.invert(mask))
+
+    def _joined(self, out: pa.RecordBatch, others: pa.RecordBatch, *, renamed: bool) -> pa.RecordBatch:
+        """The rows that the step worked on and those that passed it by, in their order where they kept a number."""
+        del renamed
+        order = PLACE if PLACE in out.schema.names else ROW if ROW in out.schema.names else None
+        schema = self.schema if order != PLACE else self.schema.append(pa.field(PLACE, pa.int64()))
+        table = pa.Table.from_batches([conform(out, schema), conform(others, schema)])
+        if order is not None:
+            table = table.take(pc.sort_indices(table, sort_keys=[(order, "ascending")]))
+        return one_batch(table)
+
+    def _count(self, batch: pa.RecordBatch, out: pa.RecordBatch, rejected: int) -> None:
+        name, op = self.node.id, self.node.op
+        self.desk.ledger.add(name, rows_in=batch.num_rows, rows_out=out.num_rows, rejected=rejected)
+        kept = batch.num_rows - rejected
+        wrong = (op.rows is Rows.SAME and out.num_rows != kept) or (op.rows is Rows.SUBSET and out.num_rows > kept)
+        if wrong:
+            raise RunFailed(
+                f"step '{name}': {batch.num_rows} rows in, {out.num_rows} out, {rejected} rejected: rows were lost or made"
+            )
+
+
+def keeps_numbers(op: Operator) -> bool:
+    """Whether each row out of a step is one of the rows in, so that its number still tells it."""
+    return op.rows is not Rows.ANY or op.decides_by() is not None
+
+
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """A table as one batch, also when it is empty."""
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """A batch with just the columns of a schema, in its order and types; a column that it lacks is null.
+
+    A row number that it lacks is given anew, from 0.
+    """
+    columns = []
+    for field in schema:
+        place = batch.schema.get_field_index(field.name)
+        if place >= 0:
+            column = batch.column(place)
+            columns.append(column if column.type == field.type else column.cast(field.type))
+        elif field.name in {ROW, PLACE}:
+            columns.append(pa.array(range(batch.num_rows), pa.int64()))
+        else:
+            columns.append(pa.nulls(batch.num_rows, field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def numbered(schema: pa.Schema) -> pa.Schema:
+    """A schema with the hidden row number behind its columns."""
+    return schema.append(pa.field(ROW, pa.int64()))

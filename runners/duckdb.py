@@ -1,0 +1,341 @@
+"""The embedded runner: DuckDB reads, filters and spills; several Arrow batches are in flight at once.
+
+Memory is bounded by the batches in flight: what must be seen whole (groups, what is learned from, what several steps
+read) waits in a DuckDB file in the run folder.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from gdo.ask import ROW
+from gdo.database import column_list, connect, literal, message, quote
+from gdo.desk import Desk
+from gdo.errors import Faults, RunFailed
+from gdo.op import Scope
+from gdo.plan import Node, Plan, SourceNode
+from gdo.runners.base import Work, conform, keeps_numbers, numbered, one_batch
+from gdo.sink import open_writer
+from gdo.tables import Source, source_query
+
+Out = TypeVar("Out")
+Batches = Iterator[pa.RecordBatch]
+IN_FLIGHT = 8
+MAX_ROWS = 2048
+MIN_ROWS = 32
+
+
+class DuckDBRunner:
+    """Runs a plan in this process.
+
+    `spill` is a file that does not exist yet; it is removed at the end. `batch_rows` fixes the rows a batch; by
+    default a small table is cut so that all batches in flight have work.
+    """
+
+    def __init__(self, desk: Desk, spill: Path, run_id: str, batch_rows: int | None = None) -> None:
+        self.desk = desk
+        self.spill = spill
+        self.run_id = run_id
+        self._batch_rows = batch_rows
+        self._stopped = False
+
+    def run(self, plan: Plan) -> None:
+        """Write every sink whole, or none of those not yet begun."""
+        self.plan = plan
+        self._spooled: dict[str, str] = {}
+        self._rows: dict[str, int] = {}
+        self.spill.parent.mkdir(parents=True, exist_ok=True)
+        self._db = connect(str(self.spill))
+        self._db.execute(f"SET temp_directory = {literal(str(self.spill.with_suffix('.tmp')))}")
+        self._pool = ThreadPoolExecutor(IN_FLIGHT * 4, thread_name_prefix="gdo-batch")
+        try:
+            for sink in plan.sinks:
+                self._write(sink.input, sink.sink)
+            self._check_edges()
+        except duckdb.Error as error:
+            raise RunFailed(f"DuckDB: {message(error)}") from error
+        finally:
+            self._stopped = True
+            self._pool.shutdown(cancel_futures=True)
+            self._db.close()
+            for left in self.spill.parent.glob(f"{self.spill.name}*"):
+                left.unlink()
+
+    def _write(self, name: str, sink: object) -> None:
+        schema = self.plan.schema(name)
+        writer = open_writer(sink, self.plan.folder, schema, self.run_id)  # type: ignore[arg-type]
+        try:
+            for batch in self._open(name):
+                writer.write(conform(batch, schema))
+            writer.commit()
+        except BaseException:
+            writer.abort()
+            raise
+
+    # What a name gives
+
+    def _open(self, name: str) -> Batches:
+        """The rows of a node or source, numbered, in order."""
+        if name in self._spooled:
+            return self._numbered(self._read(f"SELECT * FROM {self._spooled[name]}"), self.plan.schema(name), keep=True)
+        if len(self.plan.readers(name)) > 1:
+            self._spool(name)
+            return self._open(name)
+        return self._fresh(name)
+
+    def _fresh(self, name: str) -> Batches:
+        source = next((source for source in self.plan.sources if source.id == name), None)
+        if source is not None:
+            return self._source(source)
+        node = self._node(name)
+        if node.op.scope is Scope.FIT:
+            return self._fitted(node)
+        if node.op.scope is Scope.GROUP:
+            return self._query(node) if node.op.sql() is not None and node.op.where is None else self._grouped(node)
+        return self._chain(node)
+
+    def _node(self, name: str) -> Node:
+        return next(node for node in self.plan.nodes if node.id == name)
+
+    def _work(self, node: Node, state: pa.Table | None = None) -> Work:
+        return Work(node, numbered(node.schema), self.desk, state)
+
+    def _chain(self, node: Node) -> Batches:
+        """A run of row-by-row steps: each batch passes all of them in one go."""
+        works: list[Work] = [self._work(node)]
+        while True:
+            above = next((n for n in self.plan.nodes if n.id == works[0].node.input), None)
+            joins = above is not None and above.op.scope is Scope.BATCH and keeps_numbers(above.op)
+            if above is None or not joins or len(self.plan.readers(above.id)) > 1 or above.id in self._spooled:
+                break
+            works.insert(0, self._work(above))
+
+        def all_steps(batch: pa.RecordBatch) -> pa.RecordBatch:
+            for work in works:
+                batch = work(batch)
+            return batch
+
+        first = works[0].node
+        rows = self._filtered(first) if self._reads_source(first) else self._open(first.input)
+        if self._reads_source(first):
+            works.pop(0)
+        out = self._ordered(all_steps, rows) if works else rows
+        return self._numbered(out, node.schema, keep=keeps_numbers(node.op))
+
+    # Sources
+
+    def _reads_source(self, node: Node) -> bool:
+        """Whether DuckDB can run a condition while it reads the file."""
+        source = next((s for s in self.plan.sources if s.id == node.input), None)
+        return (
+            node.op.decides_by() is not None
+            and node.op.where is None
+            and source is not None
+            and isinstance(source.source, Source)
+            and len(self.plan.readers(source.id)) == 1
+        )
+
+    def _filtered(self, node: Node) -> Batches:
+        source = next(s for s in self.plan.sources if s.id == node.input)
+        query = node.op.sql(numbered=True)
+        count = self._db.cursor()
+        assert isinstance(source.source, Source)  # noqa: S101 (told by _reads_source)
+        inner = self._scan(source, count)
+        total = self._total(source)
+        self.desk.ledger.add(node.id, rows_in=total or 0)
+        self.desk.ledger.step(source.id).rows_out = total or 0
+        view = f"SELECT *, row_number() OVER () - 1 AS {quote(ROW)} FROM ({inner})"
+        for batch in self._read(query or "", view=view):
+            self.desk.ledger.add(node.id, rows_out=batch.num_rows)
+            yield conform(batch, numbered(node.schema))
+
+    def _source(self, source: SourceNode) -> Batches:
+        total = self._total(source)
+        self.desk.ledger.step(source.id).total = total
+        if isinstance(source.source, Source):
+            connection = self._db.cursor()
+            batches = self._read(self._scan(source, connection), connection=connection)
+        else:
+            batches = self._stream(source)
+        for batch in self._numbered(batches, source.schema, keep=False):
+            self.desk.ledger.add(source.id, rows_in=batch.num_rows, rows_out=batch.num_rows)
+            yield batch
+
+    def _scan(self, source: SourceNode, connection: duckdb.DuckDBPyConnection) -> str:
+        assert isinstance(source.source, Source)  # noqa: S101 (told by the caller)
+        query = source_query(source.source, self.plan.folder, connection)
+        limit = "" if source.limit is None else f" LIMIT {source.limit}"
+        return f"SELECT {column_list(source.columns)} FROM ({query}\n){limit}"
+
+    def _stream(self, source: SourceNode) -> Batches:
+        assert not isinstance(source.source, Source)  # noqa: S101 (told by the caller)
+        left = source.limit
+        for batch in pa.RecordBatchReader.from_stream(source.source):
+            kept = batch.select(list(source.columns)).slice(0, left)
+            yield from self._pieces(kept)
+            if left is not None:
+                left -= kept.num_rows
+                if not left:
+                    return
+
+    def _total(self, source: SourceNode) -> int | None:
+        if source.id in self._rows:
+            return self._rows[source.id]
+        if not isinstance(source.source, Source):
+            total = getattr(source.source, "num_rows", None)
+            total = min(total, source.limit or total) if isinstance(total, int) else None
+        else:
+            connection = self._db.cursor()
+            try:
+                row = connection.execute(f"SELECT count(*) FROM ({self._scan(source, connection)}\n)").fetchone()
+            except duckdb.Error as error:
+                raise Faults.one(source.source.text(), f"cannot be read: {message(error)}") from None
+            total = int(row[0]) if row else None
+        if total is not None:
+            self._rows[source.id] = total
+        return total
+
+    def _size(self) -> int:
+        if self._batch_rows is not None:
+            return self._batch_rows
+        total = max(self._rows.values(), default=MAX_ROWS * IN_FLIGHT)
+        return max(MIN_ROWS, min(MAX_ROWS, -(-total // IN_FLIGHT)))
+
+    def _pieces(self, batch: pa.RecordBatch) -> Batches:
+        size = self._size()
+        for start in range(0, batch.num_rows, size):
+            yield batch.slice(start, size)
+
+    # Reading and writing through DuckDB
+
+    def _read(
+        self, query: str, *, view: str | None = None, connection: duckdb.DuckDBPyConnection | None = None
+    ) -> Batches:
+        connection = connection or self._db.cursor()
+        if view is not None:
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW input AS {view}")
+        try:
+            reader = connection.sql(query).to_arrow_reader(MAX_ROWS)
+            for batch in reader:
+                yield from self._pieces(batch)
+        except (duckdb.Error, OSError) as error:
+            text = message(error) if isinstance(error, duckdb.Error) else str(error)
+            raise RunFailed(f"while reading: {text}") from None
+        finally:
+            connection.close()
+
+    def _numbered(self, batches: Batches, schema: pa.Schema, *, keep: bool) -> Batches:
+        """Batches of a schema with row numbers: their own, or new ones in order."""
+        full = numbered(schema)
+        start = 0
+        for batch in batches:
+            if not keep:
+                named = [name for name in batch.schema.names if name != ROW]
+                numbers = pa.array(range(start, start + batch.num_rows), pa.int64())
+                batch = batch.select(named).append_column(ROW, numbers)
+                start += batch.num_rows
+            yield conform(batch, full)
+
+    def _spool(self, name: str) -> None:
+        table = f"spool_{len(self._spooled)}"
+        self._db.register("__empty__", numbered(self.plan.schema(name)).empty_table())
+        self._db.execute(f"CREATE TABLE {table} AS SELECT * FROM __empty__")
+        self._db.execute("BEGIN")
+        for batch in self._fresh(name):
+            self._db.register("__batch__", pa.Table.from_batches([batch]))
+            self._db.execute(f"INSERT INTO {table} SELECT * FROM __batch__")
+        self._db.execute("COMMIT")
+        self._spooled[name] = table
+
+    def _spooled_input(self, node: Node) -> str:
+        if node.input not in self._spooled:
+            self._spool(node.input)
+        return self._spooled[node.input]
+
+    # What must be seen whole
+
+    def _query(self, node: Node) -> Batches:
+        """A query over all rows, by DuckDB."""
+        table = self._spooled_input(node)
+        inner = column_list(self.plan.schema(node.input).names)
+        out = self._read(node.op.sql() or "", view=f"SELECT {inner} FROM {table}")
+        self.desk.ledger.add(node.id, rows_in=self._count_rows(table))
+        for batch in self._numbered(out, node.schema, keep=False):
+            self.desk.ledger.add(node.id, rows_out=batch.num_rows)
+            yield batch
+
+    def _count_rows(self, table: str) -> int:
+        row = self._db.execute(f"SELECT count(*) FROM {table}").fetchone()
+        return int(row[0]) if row else 0
+
+    def _grouped(self, node: Node) -> Batches:
+        """Whole groups, in the order in which they first appear; rows that `where` leaves out come last."""
+        table, keys = self._spooled_input(node), column_list(node.op.group_by)
+        partition = f"PARTITION BY {keys}" if keys else ""
+        chosen = f"coalesce(CAST(({node.op.where}\n) AS BOOLEAN), false)" if node.op.where else "true"
+        query = (
+            f"SELECT * EXCLUDE (first), first AS __group__ FROM (SELECT *, CASE WHEN {chosen} THEN "
+            f"min({quote(ROW)}) OVER ({partition + ', ' if partition else 'PARTITION BY '}{chosen}) END AS first "
+            f"FROM {table}) ORDER BY first NULLS LAST, {quote(ROW)}"
+        )
+        out = self._ordered(self._work(node), self._whole_groups(self._read(query)))
+        return self._numbered(out, node.schema, keep=False)
+
+    def _whole_groups(self, batches: Batches) -> Batches:
+        held: list[pa.RecordBatch] = []
+        for batch in batches:
+            held.append(batch)
+            table = pa.Table.from_batches(held)
+            groups = table.column("__group__")
+            last = groups[len(groups) - 1]
+            cut = len(groups)
+            while cut and groups[cut - 1].equals(last):
+                cut -= 1
+            if cut:
+                yield one_batch(table.slice(0, cut).drop_columns(["__group__"]))
+            held = table.slice(cut).to_batches()
+        if held:
+            yield one_batch(pa.Table.from_batches(held).drop_columns(["__group__"]))
+
+    def _fitted(self, node: Node) -> Batches:
+        """Learn from all rows, then work on each slice."""
+        table = self._spooled_input(node)
+        query = f"SELECT * FROM {table}"
+        schema = self.plan.schema(node.input)
+
+        def summarise(batch: pa.RecordBatch) -> pa.Table:
+            return node.op.summarise(batch, self.desk.ask(node.id, node.op))
+
+        summaries = list(self._ordered(summarise, self._numbered(self._read(query), schema, keep=True)))
+        state = node.op.fit(pa.concat_tables(summaries)) if summaries else None
+        rows = self._numbered(self._read(query), schema, keep=True)
+        out = self._ordered(self._work(node, state), rows)
+        return self._numbered(out, node.schema, keep=keeps_numbers(node.op))
+
+    # Batches in flight
+
+    def _ordered(self, work: Callable[[pa.RecordBatch], Out], batches: Batches) -> Iterator[Out]:
+        """Results in the order of their batches, `IN_FLIGHT` of them under way."""
+        flying: deque[Future[Out]] = deque()
+        try:
+            for batch in batches:
+                flying.append(self._pool.submit(work, batch))
+                if len(flying) >= IN_FLIGHT:
+                    yield flying.popleft().result()
+            while flying:
+                yield flying.popleft().result()
+        finally:
+            for future in flying:
+                future.cancel()
+
+    def _check_edges(self) -> None:
+        steps = self.desk.ledger.steps
+        for node in self.plan.nodes:
+            gave, got = steps.get(node.input), steps.get(node.id)
+            if gave and got and node.op.where is None and gave.rows_out != got.rows_in:
+                raise RunFailed(f"step '{node.id}' got {got.rows_in} rows of the {gave.rows_out} that '{node.input}' gave")

@@ -1,0 +1,1 @@
+"""The shipped UDPs: one YAML file each, found by name."""
