@@ -96,7 +96,6 @@ class Pipeline:
 
     def plan(self, *, rewritten: bool = True, sink: bool = True) -> Plan:
         """The plan: rewritten as it will run, or as it was written. A pipeline needs a sink to be run by a command."""
-        del sink
         plan = make_plan(self.spec)
         return optimize(plan) if rewritten else plan
 
@@ -148,7 +147,9 @@ def _carry_out(run: Run, cache: Cache | None, options: Options, watch: Watch, ho
             raise Stopped("stopped; replies so far are kept, and the same command goes on from there") from None
         except BudgetSpent:
             desk.stop()
-            raise BudgetSpent("the budget is spent; replies so far are kept, and a larger one goes on from there") from None
+            raise BudgetSpent(
+                "the budget is spent; replies so far are kept, and a larger one goes on from there"
+            ) from None
         except BaseException:
             desk.stop()
             raise

@@ -21,9 +21,9 @@ class Backend(BaseModel):
 
     backend: str = Field(description="The backend")
 
-    def __init_subclass__(cls, kind: str = "", **kwargs: object) -> None:
+    def __init_subclass__(cls, kind: str = "") -> None:
         """Register the backend under its word in YAML."""
-        super().__init_subclass__(**kwargs)
+        super().__init_subclass__()
         if kind:
             cls.kind = kind
             Backend.kinds[kind] = cls

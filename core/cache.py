@@ -70,7 +70,9 @@ class Cache:
         except sqlite3.DatabaseError as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise RunFailed(f"{self.path}: a reply could not be stored: {error} (free some space and run again)") from None
+            raise RunFailed(
+                f"{self.path}: a reply could not be stored: {error} (free some space and run again)"
+            ) from None
 
     def __len__(self) -> int:
         """How many replies it holds."""

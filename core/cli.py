@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise Faults.one("--", f"the duckdb runner takes no options: {' '.join(runner_options)}")
         from gdo import commands
 
-        return int(getattr(commands, options.command)(options))
+        work = commands.list_ if options.command == "list" else getattr(commands, options.command)
+        return int(work(options))
     except GdoError as error:
         for line in str(error).splitlines():
             print(line, file=sys.stderr)

@@ -67,8 +67,7 @@ def _interrupts(stop: Callable[[], None], tell: Callable[[str], None]) -> Iterat
         return
     before = signal.getsignal(signal.SIGINT)
 
-    def interrupted(number: int, frame: object) -> None:
-        del number, frame
+    def interrupted(*_: object) -> None:
         signal.signal(signal.SIGINT, before)
         tell("stopping: waiting for the calls in flight; press Ctrl-C again to leave at once")
         stop()
@@ -101,7 +100,7 @@ def plan(options: argparse.Namespace) -> int:
     return 0
 
 
-def list(options: argparse.Namespace) -> int:  # noqa: A001 (the command's word)
+def list_(options: argparse.Namespace) -> int:
     """`gdo list`."""
     from gdo import listing
 
@@ -150,5 +149,3 @@ def schema(options: argparse.Namespace) -> int:
     api.register_wings()
     print(json.dumps(pipeline_schema(), indent=2))
     return 0
-
-

@@ -100,7 +100,9 @@ class Query:
         answer = json.loads(row[0]) if row else {}
         if answer.get("error"):
             said = str(answer.get("error_message", "")).splitlines()
-            raise Faults.one("", f"not a query: {said[0] if said else 'it cannot be parsed'}", "one SELECT over `input`")
+            raise Faults.one(
+                "", f"not a query: {said[0] if said else 'it cannot be parsed'}", "one SELECT over `input`"
+            )
         if len(answer["statements"]) != 1:
             raise Faults.one("", f"{len(answer['statements'])} statements", "one SELECT over `input`")
         found: dict[str, object] = answer["statements"][0]["node"]
@@ -142,7 +144,9 @@ class Query:
     def is_row_filter(self) -> bool:
         """Whether it is `SELECT * FROM input WHERE ...` and nothing more."""
         chosen = self.tree.get("select_list")
-        if not (self.is_row_wise and isinstance(chosen, list) and len(chosen) == 1 and chosen[0].get("class") == "STAR"):
+        if not (
+            self.is_row_wise and isinstance(chosen, list) and len(chosen) == 1 and chosen[0].get("class") == "STAR"
+        ):
             return False
         star = chosen[0]
         return not any(star.get(key) for key in ("exclude_list", "replace_list", "rename_list", "columns", "expr"))
@@ -160,10 +164,14 @@ class Query:
             return self.text  # a `*` takes it along
         with connect() as connection:
             row = connection.execute("SELECT json_serialize_sql(?)", [self.text]).fetchone()
-            extra = connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {quote(column)} FROM input"]).fetchone()
+            extra = connection.execute(
+                "SELECT json_serialize_sql(?)", [f"SELECT {quote(column)} FROM input"]
+            ).fetchone()
             assert row and extra  # noqa: S101 PT018
             whole = json.loads(row[0])
-            whole["statements"][0]["node"]["select_list"] += json.loads(extra[0])["statements"][0]["node"]["select_list"]
+            whole["statements"][0]["node"]["select_list"] += json.loads(extra[0])["statements"][0]["node"][
+                "select_list"
+            ]
             text = connection.execute("SELECT json_deserialize_sql(?)", [json.dumps(whole)]).fetchone()
         assert text is not None  # noqa: S101
         return str(text[0])

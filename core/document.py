@@ -120,13 +120,13 @@ class _Reader:
             return dict(self.pairs(node, loc, depth))
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*loc, i), depth + 1) for i, item in enumerate(node.value)]
-        return _scalar(node)
+        return _scalar(node) if isinstance(node, yaml.ScalarNode) else None
 
     def pairs(self, node: yaml.MappingNode, loc: Loc, depth: int) -> Iterator[tuple[str, object]]:
         seen: set[str] = set()
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self.fault(key_node, "a key must be a plain word", "a template in braces needs quotes: \"{{ name }}\"")
+                self.fault(key_node, "a key must be a plain word", 'a template in braces needs quotes: "{{ name }}"')
                 continue
             key = str(key_node.value)
             if key in seen:
@@ -136,7 +136,7 @@ class _Reader:
             yield key, self.value(value_node, (*loc, key), depth + 1)
 
 
-def _scalar(node: yaml.Node) -> object:
+def _scalar(node: yaml.ScalarNode) -> object:
     text = str(node.value)
     if node.style is not None:  # quoted or block text is a string, whatever it looks like
         return text

@@ -41,4 +41,4 @@ def backends() -> Iterator[Line]:
     for word, kind in sorted(Backend.kinds.items()):
         missing = kind.ready()
         about = (kind.__doc__ or "").strip().splitlines()[0]
-        yield word, f"{'ready' if not missing else missing}: {about}"
+        yield word, f"{missing or 'ready'}: {about}"

@@ -55,18 +55,24 @@ class Operator(BaseModel):
     """Whether it calls a model."""
 
     op: str = Field(description="The operator")
-    id: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", description="A name that other steps read it by")
-    from_: str | None = Field(default=None, alias="from", description="The step or source to read; the step before by default")
+    id: str | None = Field(
+        default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", description="A name that other steps read it by"
+    )
+    from_: str | None = Field(
+        default=None, alias="from", description="The step or source to read; the step before by default"
+    )
     model: str | None = Field(default=None, description="A model of models:, a built-in one, or a path to a GGUF file")
-    where: str | None = Field(default=None, description="A SQL condition; other rows pass through, their new columns null")
+    where: str | None = Field(
+        default=None, description="A SQL condition; other rows pass through, their new columns null"
+    )
     on_error: Literal["keep", "reject", "fail"] = Field(default="keep", description="What becomes of a row that fails")
     retries: int = Field(default=1, ge=0, le=20, description="How often a faulty reply is asked again")
     temperature: float = Field(default=0.0, ge=0.0, le=2.0, description="0 is greedy")
     max_tokens: int = Field(default=256, ge=1, le=100_000, description="The longest reply")
 
-    def __init_subclass__(cls, kind: str = "", **kwargs: object) -> None:
+    def __init_subclass__(cls, kind: str = "") -> None:
         """Register the operator under its word in YAML."""
-        super().__init_subclass__(**kwargs)
+        super().__init_subclass__()
         if kind:
             cls.kind = kind
             Operator.kinds[kind] = cls
@@ -83,17 +89,14 @@ class Operator(BaseModel):
 
     def prepare(self, site: Site) -> list[Finding]:
         """Compile what the YAML holds (templates, examples, files); all faults at once."""
-        del site
         return []
 
     def reads(self, columns: Iterable[str]) -> frozenset[str]:
         """The columns that it needs, of those that are there."""
-        del columns
         return frozenset()
 
     def adds(self, schema: pa.Schema) -> list[pa.Field]:
         """The columns that it writes, for the schema that it gets; one that is there already is replaced."""
-        del schema
         return []
 
     def writes(self, schema: pa.Schema) -> pa.Schema:
@@ -120,7 +123,6 @@ class Operator(BaseModel):
 
         With `numbered`, one that also hands the hidden row number on; None where rows lose their identity.
         """
-        del numbered
         return None
 
     def apply(self, batch: pa.RecordBatch, ask: Ask, state: pa.Table | None = None) -> pa.RecordBatch:

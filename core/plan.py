@@ -58,7 +58,8 @@ class Plan:
 
     def schema(self, name: str) -> pa.Schema:
         """The schema of a node or source."""
-        return next(node.schema for node in (*self.sources, *self.nodes) if node.id == name)
+        schemas = {source.id: source.schema for source in self.sources} | {node.id: node.schema for node in self.nodes}
+        return schemas[name]
 
     def readers(self, name: str) -> list[str]:
         """Who reads a node or source; a sink is called by what it writes to."""

@@ -5,10 +5,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from gdo.ledger import Ledger, StepCount
 from gdo.plan import Plan
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 TERMINAL_S = 0.2
 PIPE_S = 10.0
@@ -64,7 +67,7 @@ class Progress:
             left = self._left()
             self.tell(f"[{time.monotonic() - self._started:.0f} s{left and f', about {left} left'}] {'; '.join(parts)}")
 
-    def _table(self) -> object:
+    def _table(self) -> "Table":
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="dim")
@@ -125,7 +128,7 @@ def clock(seconds: float) -> str:
 def summary(plan: Plan, ledger: Ledger, seconds: float) -> str:
     """The table at the end of a run."""
     header = ("step", "rows in", "rows out", "rejected", "calls", "cached", "tokens", "errors", "seconds")
-    rows = [header]
+    rows: list[tuple[str, ...]] = [header]
     for node in plan.nodes:
         c = ledger.steps.get(node.id) or StepCount()
         tokens = c.prompt_tokens + c.completion_tokens
@@ -133,7 +136,9 @@ def summary(plan: Plan, ledger: Ledger, seconds: float) -> str:
         rows.append((node.id, *(f"{n:,}" for n in numbers), f"{c.ended - c.started:.1f}"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     ]
     return "\n".join([*lines, f"done in {clock(seconds)}"])

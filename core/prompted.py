@@ -24,7 +24,6 @@ class Compiled(Operator):
 
     def reads(self, columns: Iterable[str]) -> frozenset[str]:
         """The columns of the template."""
-        del columns
         return self.compiled.columns
 
 

@@ -153,7 +153,9 @@ class Record:
             AnswerFault: it is no object, a field is missing or does not fit.
         """
         if not isinstance(value, dict):
-            raise AnswerFault(f"{show(value)} is not an object with the fields {', '.join(f.name for f in self.fields)}")
+            raise AnswerFault(
+                f"{show(value)} is not an object with the fields {', '.join(f.name for f in self.fields)}"
+            )
         out: dict[str, object] = {}
         for part in self.fields:
             given = value.get(part.name)
@@ -191,7 +193,11 @@ def _fields(declared: Mapping[object, object], problem: Problem) -> Iterator[Fie
         name = str(key)
         if not name or name.startswith("__"):
             problem((name,), f"'{name}' cannot be a field's name", "names must not be empty or begin with '__'")
-        yield _field(name, word, lambda loc, what, hint, name=name: problem((name, *loc), what, hint))
+        yield _field(name, word, _within(name, problem))
+
+
+def _within(name: str, problem: Problem) -> Problem:
+    return lambda loc, what, hint: problem((name, *loc), what, hint)
 
 
 def _field(name: str, declared: object, problem: Problem) -> Field:

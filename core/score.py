@@ -29,7 +29,7 @@ def closed_labels(answer: AnswerType) -> tuple[str, ...]:
     if isinstance(answer, Labels):
         return answer.labels
     if answer == Scalar("boolean"):
-        return (plain_word(True), plain_word(False))  # noqa: FBT003
+        return (plain_word(True), plain_word(False))
     return ()
 
 

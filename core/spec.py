@@ -62,9 +62,7 @@ class Pipeline:
 SOURCE = "source"
 
 
-def load_pipeline(
-    path: Path, given: Mapping[str, str] | None = None, source: ArrowStream | None = None
-) -> Pipeline:
+def load_pipeline(path: Path, given: Mapping[str, str] | None = None, source: ArrowStream | None = None) -> Pipeline:
     """The pipeline of a file; `source` stands in for the file's own when it is given.
 
     Raises:
@@ -83,7 +81,7 @@ def read_pipeline(document: Document, folder: Path, source: ArrowStream | None =
     sources: dict[str, Source | ArrowStream] = dict(outer.sources)
     if source is not None or outer.source is not None:
         sources = {SOURCE: source if source is not None else outer.source, **sources}  # type: ignore[dict-item]
-    steps = tuple(reader.steps(sources, models))
+    steps = tuple(reader.steps(sources))
     sinks = tuple(reader.sinks(outer, steps, sources))
     if reader.faults:
         raise Faults(sorted(reader.faults, key=lambda finding: _line(finding.where)))
@@ -139,7 +137,7 @@ class _Reader:
             except ValidationError as error:
                 self.faults += findings(error, kind, self.document, loc)
 
-    def steps(self, sources: Mapping[str, object], models: Mapping[str, Backend]) -> Iterator[Step]:
+    def steps(self, sources: Mapping[str, object]) -> Iterator[Step]:
         """Each step by its operator's own keys, tied to what it reads."""
         declared = self.data.get("steps")
         known = [*sources]
@@ -184,7 +182,9 @@ class _Reader:
         """Each sink with what it writes."""
         last = steps[-1].id if steps else next(iter(sources), SOURCE)
         known = [*sources, *(step.id for step in steps)]
-        listed = [(("sink",), outer.sink)] if outer.sink else [(("sinks", i), sink) for i, sink in enumerate(outer.sinks)]
+        listed = (
+            [(("sink",), outer.sink)] if outer.sink else [(("sinks", i), sink) for i, sink in enumerate(outer.sinks)]
+        )
         seen: set[tuple[str | None, str | None]] = set()
         for loc, sink in listed:
             if sink.from_ is not None and sink.from_ not in known and not self.faults:

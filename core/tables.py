@@ -68,7 +68,9 @@ def source_query(source: Source, folder: Path, connection: duckdb.DuckDBPyConnec
         paths = _paths(source.path, folder)
         kind = f".{source.format}" if source.format else suffix(paths[0].name)
         if kind not in READERS:
-            raise Faults.one("", f"'{source.path}' is of an unknown kind", "csv, tsv, jsonl or parquet, or say `format:`")
+            raise Faults.one(
+                "", f"'{source.path}' is of an unknown kind", "csv, tsv, jsonl or parquet, or say `format:`"
+            )
         listed = ", ".join(literal(str(path)) for path in paths)
         return f"SELECT * FROM {READERS[kind].format(paths=f'[{listed}]')}"
     if source.database is None:
@@ -106,7 +108,9 @@ def _paths(pattern: str, folder: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        raise Faults.one("", f"'{pattern}' is a folder", f"name a file, or a glob such as {pattern.rstrip('/')}/*.parquet")
+        raise Faults.one(
+            "", f"'{pattern}' is a folder", f"name a file, or a glob such as {pattern.rstrip('/')}/*.parquet"
+        )
     if any(mark in pattern for mark in "*?["):
         found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns)
         if found:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import jinja2
+import jinja2.exceptions
 import jinja2.meta
 import jinja2.sandbox
 
@@ -31,12 +32,11 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: object, right: object) -> object:
         """Refuse products that would fill the memory."""
-        del context
         for value, times in ((left, right), (right, left)):
             if isinstance(value, (str, list, tuple)) and isinstance(times, int) and len(value) * times > MAX_TEXT:
-                raise jinja2.sandbox.SecurityError(f"a text of {len(value) * times:,} characters")
+                raise jinja2.exceptions.SecurityError(f"a text of {len(value) * times:,} characters")
         if operator == "**" and isinstance(right, (int, float)) and right > 64:  # noqa: PLR2004 (2**64 is plenty)
-            raise jinja2.sandbox.SecurityError("a power over 64")
+            raise jinja2.exceptions.SecurityError("a power over 64")
         return left * right if operator == "*" else left**right  # type: ignore[operator]
 
 
@@ -104,7 +104,7 @@ class Template:
         """
         try:
             text = self._render(row)
-        except jinja2.sandbox.SecurityError as error:
+        except jinja2.exceptions.SecurityError as error:
             raise TemplateFault(f"template refused: {error}") from None
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise TemplateFault(f"template: {error}") from None
@@ -118,12 +118,16 @@ class Template:
 def _attributes(tree: jinja2.nodes.Template) -> Iterator[str]:
     loops = [loop for loop in tree.find_all(jinja2.nodes.For) if _over_rows(loop.iter)]
     items = {loop.target.name for loop in loops if isinstance(loop.target, jinja2.nodes.Name)}
-    for read in tree.find_all((jinja2.nodes.Getattr, jinja2.nodes.Getitem)):
+    for read in tree.find_all(jinja2.nodes.Getattr):
         if isinstance(read.node, jinja2.nodes.Name) and read.node.name in items:
-            if isinstance(read, jinja2.nodes.Getattr):
-                yield read.attr
-            elif isinstance(read.arg, jinja2.nodes.Const):
-                yield str(read.arg.value)
+            yield read.attr
+    for keyed in tree.find_all(jinja2.nodes.Getitem):
+        if (
+            isinstance(keyed.node, jinja2.nodes.Name)
+            and keyed.node.name in items
+            and isinstance(keyed.arg, jinja2.nodes.Const)
+        ):
+            yield str(keyed.arg.value)
     for mapped in tree.find_all(jinja2.nodes.Filter):
         if _over_rows(mapped):
             yield from (

@@ -83,7 +83,8 @@ def load_udp(path: Path) -> Udp:
     output = builder.output(spec.output, ("output",))
     template = builder.template(spec.prompt, ("prompt",))
     examples, tests = (
-        tuple(builder.examples(given, output, (key,))) for key, given in (("examples", spec.examples), ("tests", spec.tests))
+        tuple(builder.examples(given, output, (key,)))
+        for key, given in (("examples", spec.examples), ("tests", spec.tests))
     )
     udp = Udp(
         name=spec.udp, template=template, output=output, system=spec.system, examples=examples, tests=tests,

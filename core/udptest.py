@@ -9,7 +9,7 @@ import pyarrow as pa
 from gdo.ask import ROW, Policy
 from gdo.backend import Backend
 from gdo.desk import Desk
-from gdo.errors import Faults
+from gdo.errors import Faults, Finding
 from gdo.ledger import Call, Failure, Ledger
 from gdo.prompt import Example, Udp
 from gdo.udp import find_udp, load_udp
@@ -33,11 +33,11 @@ class _Unrecorded:
         self.failures: list[Failure] = []
 
     def errors(self, step: str, failures: Sequence[tuple[int, Failure]]) -> None:
-        del step
+        """Keep them."""
         self.failures += [failure for _, failure in failures]
 
     def calls(self, calls: Sequence[Call]) -> None:
-        del calls
+        """Calls are not kept."""
 
 
 def run_tests(
@@ -49,7 +49,8 @@ def run_tests(
         Faults: a UDP that is not there or is broken, all of them at once; or one without tests.
         ModelUnready: the model cannot answer.
     """
-    udps, faults = [], []
+    udps: list[Udp] = []
+    faults: list[Finding] = []
     for word in words:
         path = Path(word)
         try:

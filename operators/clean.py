@@ -44,7 +44,6 @@ class Clean(Prompted, kind="clean"):
 
     def reads(self, columns: Iterable[str]) -> frozenset[str]:
         """The columns of the template, and the one that is rewritten."""
-        del columns
         return self.compiled.columns | {self.column}
 
     def adds(self, schema: pa.Schema) -> list[pa.Field]:
@@ -56,7 +55,6 @@ class Clean(Prompted, kind="clean"):
 
     def apply(self, batch: pa.RecordBatch, ask: Ask, state: pa.Table | None = None) -> pa.RecordBatch:
         """Ask, and put the answers in the column's place."""
-        del state
         answers = ask(self.compiled, batch)
         if self.keep_original:
             batch = put_column(batch, f"{self.column}_original", batch.column(self.column))

@@ -49,12 +49,10 @@ class Expand(Prompted, kind="expand"):
 
     def adds(self, schema: pa.Schema) -> list[pa.Field]:
         """The item's columns."""
-        del schema
         return answer_fields(self.item, self.into)
 
     def apply(self, batch: pa.RecordBatch, ask: Ask, state: pa.Table | None = None) -> pa.RecordBatch:
         """Ask, and repeat each row for its items."""
-        del state
         answers = ask(self.compiled, batch)
         name = self.compiled.output.names[0]
         places: list[int] = []

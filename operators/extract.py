@@ -53,12 +53,10 @@ class Extract(Compiled, kind="extract"):
 
     def adds(self, schema: pa.Schema) -> list[pa.Field]:
         """The attributes."""
-        del schema
         return answer_fields(self.compiled.output, self.into)
 
     def apply(self, batch: pa.RecordBatch, ask: Ask, state: pa.Table | None = None) -> pa.RecordBatch:
         """Ask, and append the attributes."""
-        del state
         return put_fields(batch, ask(self.compiled, batch).record, self.into)
 
 

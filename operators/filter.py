@@ -45,12 +45,10 @@ class Filter(Prompted, kind="filter"):
 
     def adds(self, schema: pa.Schema) -> list[pa.Field]:
         """The confidence where it is wanted."""
-        del schema
         return [pa.field(self.into, pa.float64())] if self.confidence else []
 
     def apply(self, batch: pa.RecordBatch, ask: Ask, state: pa.Table | None = None) -> pa.RecordBatch:
         """Ask, and keep what was not answered no."""
-        del state
         answers = ask(self.compiled, batch)
         if self.confidence:
             batch = put_column(batch, self.into, answers.confidence)

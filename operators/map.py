@@ -25,10 +25,8 @@ class Map(Prompted, kind="map"):
 
     def adds(self, schema: pa.Schema) -> list[pa.Field]:
         """The answer's columns."""
-        del schema
         return answer_fields(self.compiled.output, self.into)
 
     def apply(self, batch: pa.RecordBatch, ask: Ask, state: pa.Table | None = None) -> pa.RecordBatch:
         """Ask, and append the answers."""
-        del state
         return put_fields(batch, ask(self.compiled, batch).record, self.into)

@@ -45,7 +45,9 @@ class Python(Operator, kind="python"):
             for part in name.split("."):
                 found = getattr(found, part)
         except Exception as error:  # noqa: BLE001 (a user's module may raise anything while it is imported)
-            here.fault(("function",), f"'{self.function}' cannot be imported: {error}", "modules beside the file are found")
+            here.fault(
+                ("function",), f"'{self.function}' cannot be imported: {error}", "modules beside the file are found"
+            )
             return faults
         if not callable(found):
             here.fault(("function",), f"'{self.function}' is not a function")
@@ -59,12 +61,10 @@ class Python(Operator, kind="python"):
 
     def adds(self, schema: pa.Schema) -> list[pa.Field]:
         """The columns of `writes`."""
-        del schema
         return answer_fields(self._output)
 
     def apply(self, batch: pa.RecordBatch, ask: Ask, state: pa.Table | None = None) -> pa.RecordBatch:
         """Call the function, and put its columns in."""
-        del state
         given = batch.drop_columns([ROW])
         pieces = list(self._pieces(given, batch.column(ROW), ask)) if batch.num_rows else []
         for part in self._output.fields:

@@ -65,7 +65,6 @@ class Reduce(Prompted, kind="reduce"):
 
     def apply(self, batch: pa.RecordBatch, ask: Ask, state: pa.Table | None = None) -> pa.RecordBatch:
         """Ask once a group; the row number of a group is that of its first row."""
-        del state
         groups = Distinct.of(batch, self.by)
         numbers = batch.column(ROW).to_pylist()
         members: list[list[dict[str, object]]] = [[] for _ in range(groups.rows.num_rows)]

@@ -68,7 +68,6 @@ class Sql(Operator, kind="sql"):
 
     def apply(self, batch: pa.RecordBatch, ask: Ask, state: pa.Table | None = None) -> pa.RecordBatch:
         """Run the query over the batch."""
-        del ask, state
         if not self._query.is_row_wise:
             batch = batch.drop_columns([ROW])
         table = query_batch(self.sql(numbered=self._query.is_row_wise) or "", batch).combine_chunks()

@@ -63,7 +63,6 @@ class Work:
 
     def _joined(self, out: pa.RecordBatch, others: pa.RecordBatch, *, renamed: bool) -> pa.RecordBatch:
         """The rows that the step worked on and those that passed it by, in their order where they kept a number."""
-        del renamed
         order = PLACE if PLACE in out.schema.names else ROW if ROW in out.schema.names else None
         schema = self.schema if order != PLACE else self.schema.append(pa.field(PLACE, pa.int64()))
         table = pa.Table.from_batches([conform(out, schema), conform(others, schema)])

@@ -20,7 +20,7 @@ from gdo.errors import Faults, RunFailed
 from gdo.op import Scope
 from gdo.plan import Node, Plan, SourceNode
 from gdo.runners.base import Work, conform, keeps_numbers, numbered, one_batch
-from gdo.sink import open_writer
+from gdo.sink import Sink, open_writer
 from gdo.tables import Source, source_query
 
 Out = TypeVar("Out")
@@ -66,9 +66,9 @@ class DuckDBRunner:
             for left in self.spill.parent.glob(f"{self.spill.name}*"):
                 left.unlink()
 
-    def _write(self, name: str, sink: object) -> None:
+    def _write(self, name: str, sink: Sink) -> None:
         schema = self.plan.schema(name)
-        writer = open_writer(sink, self.plan.folder, schema, self.run_id)  # type: ignore[arg-type]
+        writer = open_writer(sink, self.plan.folder, schema, self.run_id)
         try:
             for batch in self._open(name):
                 writer.write(conform(batch, schema))
@@ -234,12 +234,13 @@ class DuckDBRunner:
         full = numbered(schema)
         start = 0
         for batch in batches:
-            if not keep:
-                named = [name for name in batch.schema.names if name != ROW]
-                numbers = pa.array(range(start, start + batch.num_rows), pa.int64())
-                batch = batch.select(named).append_column(ROW, numbers)
-                start += batch.num_rows
-            yield conform(batch, full)
+            if keep:
+                yield conform(batch, full)
+                continue
+            named = [name for name in batch.schema.names if name != ROW]
+            numbers = pa.array(range(start, start + batch.num_rows), pa.int64())
+            start += batch.num_rows
+            yield conform(batch.select(named).append_column(ROW, numbers), full)
 
     def _spool(self, name: str) -> None:
         table = f"spool_{len(self._spooled)}"
@@ -338,4 +339,6 @@ class DuckDBRunner:
         for node in self.plan.nodes:
             gave, got = steps.get(node.input), steps.get(node.id)
             if gave and got and node.op.where is None and gave.rows_out != got.rows_in:
-                raise RunFailed(f"step '{node.id}' got {got.rows_in} rows of the {gave.rows_out} that '{node.input}' gave")
+                raise RunFailed(
+                    f"step '{node.id}' got {got.rows_in} rows of the {gave.rows_out} that '{node.input}' gave"
+                )

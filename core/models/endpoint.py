@@ -28,7 +28,9 @@ class Endpoint(Backend, kind="endpoint"):
     model: str = Field(default="", description="The model's name at the server")
     key_env: str = Field(default="OPENAI_API_KEY", description="The environment variable that holds the key")
     concurrency: int = Field(default=64, ge=1, le=4096, description="Requests at once")
-    style: Literal["chat", "plain"] = Field(default="chat", description="chat completions, or plain ones for a base model")
+    style: Literal["chat", "plain"] = Field(
+        default="chat", description="chat completions, or plain ones for a base model"
+    )
     structured: bool = Field(default=True, description="Ask the server to hold replies to the JSON Schema")
     connect_timeout_s: float = Field(default=10.0, gt=0, description="Seconds to connect")
     timeout_s: float = Field(default=300.0, gt=0, description="Seconds for a whole call")
@@ -45,7 +47,6 @@ class Endpoint(Backend, kind="endpoint"):
 
     def build(self, folder: Path) -> "EndpointModel":
         """The model; nothing is sent before the first request."""
-        del folder
         return EndpointModel(self, os.environ.get(self.key_env, ""))
 
 
@@ -83,7 +84,6 @@ class EndpointModel:
         """Open the pool of connections."""
         import aiohttp
 
-        del tell
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -164,7 +164,11 @@ class EndpointModel:
             kind: ErrorKind = "rate_limit" if status == 429 else "server"  # noqa: PLR2004
             wait_s = min(float(retry_after), 120.0) if retry_after.replace(".", "", 1).isdigit() else 0.0
             return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), wait_s
-        if request.constrained and self._structured and any(word in said for word in ("response_format", "json_schema")):
+        if (
+            request.constrained
+            and self._structured
+            and any(word in said for word in ("response_format", "json_schema"))
+        ):
             self._structured = False  # from now on the schema stands in the prompt
             return Reply(error=ReplyError("refused", said)), 0.001
         kind = "context" if "context" in said and ("length" in said or "exceed" in said) else "refused"

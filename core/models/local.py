@@ -57,7 +57,11 @@ class Local(Backend, kind="local"):
             import xllamacpp  # noqa: F401
         except ImportError as error:
             return f"the engine xllamacpp cannot be imported: {error}"
-        return "" if weights.find("smollm2-135m") else "ready after its first use fetches 93 MB (or now: gdo pull smollm2-135m)"
+        return (
+            ""
+            if weights.find("smollm2-135m")
+            else "ready after its first use fetches 93 MB (or now: gdo pull smollm2-135m)"
+        )
 
 
 class LocalModel:
@@ -121,7 +125,9 @@ class LocalModel:
         try:
             import xllamacpp
         except ImportError as error:
-            raise ModelUnready(f"local: the engine xllamacpp cannot be imported: {error} (pip install xllamacpp)") from None
+            raise ModelUnready(
+                f"local: the engine xllamacpp cannot be imported: {error} (pip install xllamacpp)"
+            ) from None
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.n_parallel = self._options.slots
@@ -275,7 +281,9 @@ def check_gguf(path: Path) -> None:
     """
     if not path.is_file():
         near = nearest(path.name, (p.name for p in path.parent.glob("*.gguf"))) if path.parent.is_dir() else ""
-        raise ModelUnready(f"no model file {path} ({near or 'a path to a .gguf file, or a bundled name: gdo list models'})")
+        raise ModelUnready(
+            f"no model file {path} ({near or 'a path to a .gguf file, or a bundled name: gdo list models'})"
+        )
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ModelUnready(f"{path} is not a GGUF file (its first bytes are not 'GGUF')")

@@ -73,7 +73,9 @@ class ReplayModel:
                 names = [str(column[0]) for column in rows.description or ()]
                 for wanted in (options.prompt_column, options.reply_column):
                     if wanted not in names:
-                        raise ModelUnready(f"replay: {options.path} has no column '{wanted}' ({nearest(wanted, names)})")
+                        raise ModelUnready(
+                            f"replay: {options.path} has no column '{wanted}' ({nearest(wanted, names)})"
+                        )
                 places = names.index(options.prompt_column), names.index(options.reply_column)
                 for row in rows.fetchall():
                     self._replies[str(row[places[0]])] = str(row[places[1]])

@@ -14,7 +14,7 @@ def read_needed_columns(plan: Plan) -> Plan:
     Sound because a column that no step reads and no sink writes cannot change anything that comes out. A step that
     makes new rows of what it reads (`sql`, `reduce`) needs nothing else of what comes before it.
     """
-    needed: dict[str, set[str]] = {node.id: set() for node in (*plan.sources, *plan.nodes)}
+    needed: dict[str, set[str]] = {name: set() for name in (*(s.id for s in plan.sources), *(n.id for n in plan.nodes))}
     for sink in plan.sinks:
         needed[sink.input] |= set(plan.schema(sink.input).names)
     for node in reversed(plan.nodes):
