@@ -19,7 +19,7 @@ from gdo.ledger import Ledger
 from gdo.optimize import optimize
 from gdo.plan import Plan, make_plan
 from gdo.runfolder import RunFolder
-from gdo.sink import Sink, suffix
+from gdo.sink import Sink, part_of, suffix
 from gdo.spec import Pipeline as Spec
 from gdo.spec import load_pipeline, with_sink
 from gdo.tables import ArrowStream
@@ -69,6 +69,12 @@ class Run:
         """The requests: step, model, tokens, latency_s, cached, attempts, error."""
         return pyarrow.parquet.read_table(self.folder / "calls.parquet")
 
+    def leftovers(self) -> list[Path]:
+        """What a run that is left in the middle leaves behind beside its sinks and in its folder."""
+        places = [self.plan.folder / sink.sink.path for sink in self.plan.sinks if sink.sink.path]
+        parts = [part_of(place, self.folder.name) for place in places]
+        return [*parts, *self.folder.glob("spill.*")]
+
     @property
     def report(self) -> dict[str, dict[str, object]]:
         """The totals by step."""
@@ -94,8 +100,8 @@ class Pipeline:
         """Read the sources' columns and follow them through every step."""
         self.plan()
 
-    def plan(self, *, rewritten: bool = True, sink: bool = True) -> Plan:
-        """The plan: rewritten as it will run, or as it was written. A pipeline needs a sink to be run by a command."""
+    def plan(self, *, rewritten: bool = True) -> Plan:
+        """The plan: rewritten as it will run, or as it was written."""
         plan = make_plan(self.spec)
         return optimize(plan) if rewritten else plan
 
@@ -112,7 +118,7 @@ class Pipeline:
         spec = with_sink(self.spec, options.out) if options.out is not None else self.spec
         plan = optimize(make_plan(spec))
         home = spec.folder / HOME
-        folder = RunFolder(home / "runs")
+        folder = RunFolder(home / "runs", spec.document.hide)
         if not plan.sinks:
             last = (plan.nodes[-1] if plan.nodes else plan.sources[0]).id
             result = Sink(path=str((folder.path / "result.parquet").absolute()))
@@ -121,7 +127,7 @@ class Pipeline:
         ledger = Ledger(folder, max_calls=options.max_calls, max_tokens=options.max_tokens)
         run = Run(folder.path, plan, ledger)
         with _recorded(folder, run), _cache(home, wanted=options.cache) as cache:
-            _carry_out(run, cache, options, watch or Watch(), home)
+            _carry_out(run, cache, options, watch or Watch())
         return run
 
 
@@ -133,16 +139,15 @@ class Watch:
     begin: Callable[[Run, Callable[[], None]], None] = lambda _run, _stop: None
 
 
-def _carry_out(run: Run, cache: Cache | None, options: Options, watch: Watch, home: Path) -> None:
+def _carry_out(run: Run, cache: Cache | None, options: Options, watch: Watch) -> None:
     from gdo.runners.duckdb import DuckDBRunner
 
-    del home
     with Desk(run.plan.models, run.plan.folder, run.ledger, cache, watch.tell) as desk:
         watch.begin(run, desk.stop)
         runner = DuckDBRunner(desk, run.folder / "spill.duckdb", run.folder.name, options.batch_rows)
         try:
             runner.run(run.plan)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped):
             desk.stop()
             raise Stopped("stopped; replies so far are kept, and the same command goes on from there") from None
         except BudgetSpent:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         def begin(run: api.Run, stop: Callable[[], None]) -> None:
             shown.append(Progress(run.plan, run.ledger, quiet=options.quiet))
             stack.enter_context(shown[0].shown())
-            stack.enter_context(_interrupts(stop, tell))
+            stack.enter_context(_interrupts(run, stop, tell))
 
         done = pipeline.run(
             api.Options(
@@ -60,15 +61,21 @@ def run(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _interrupts(stop: Callable[[], None], tell: Callable[[str], None]) -> Iterator[None]:
-    """The first Ctrl-C lets what is in flight finish, the second leaves at once."""
+def _interrupts(run: api.Run, stop: Callable[[], None], tell: Callable[[str], None]) -> Iterator[None]:
+    """The first Ctrl-C lets what is in flight finish, the second leaves at once; both keep what is stored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGINT)
 
+    def leave(*_: object) -> None:
+        tell("left at once; replies that were stored are kept, and the same command goes on from there")
+        for part in run.leftovers():
+            part.unlink(missing_ok=True)
+        os._exit(1)
+
     def interrupted(*_: object) -> None:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, leave)
         tell("stopping: waiting for the calls in flight; press Ctrl-C again to leave at once")
         stop()
 
@@ -90,7 +97,7 @@ def check(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """`gdo plan`."""
     pipeline = _pipeline(options)
-    before, after = pipeline.plan(rewritten=False).text(), pipeline.plan().text()
+    before, after = (pipeline.spec.document.hide(pipeline.plan(rewritten=again).text()) for again in (False, True))
     print("# as written", before, sep="\n")
     print("\n# as run" if before != after else "\n# runs as written", *([after] if before != after else []), sep="\n")
     if options.estimate:

@@ -7,7 +7,7 @@ No tag makes an object, keys are unique, and aliases cannot blow a small file up
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -17,6 +17,8 @@ from gdo.errors import Faults, Finding, nearest
 Loc = tuple[str | int, ...]
 MAX_NODES = 200_000
 MAX_DEPTH = 60
+SHORTEST_SECRET = 6
+"""Shorter values from the environment hide nothing, and hiding them would garble messages."""
 
 _SUBSTITUTION = re.compile(r"\$\{(env|var):([^}]*)\}")
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -32,7 +34,8 @@ class Document:
     path: str
     data: object
     marks: Mapping[Loc, tuple[int, int]]
-    secrets: frozenset[Loc] = frozenset()
+    secrets: Mapping[Loc, str] = field(default_factory=dict)
+    """Where a value came from the environment, and what it is."""
 
     def where(self, loc: Loc) -> str:
         """`file:line:column` of a value, or of its nearest enclosing value."""
@@ -41,6 +44,13 @@ class Document:
             if mark:
                 return f"{self.path}:{mark[0]}:{mark[1]}"
         return f"{self.path}:1:1"
+
+    def hide(self, text: str) -> str:
+        """A text without the values that came from the environment: they may be keys."""
+        for value in self.secrets.values():
+            if len(value) >= SHORTEST_SECRET:
+                text = text.replace(value, "***")
+        return text
 
 
 def read_document(path: Path) -> Document:
@@ -180,7 +190,7 @@ def substitute(document: Document, given: Mapping[str, str], environ: Mapping[st
     data = job.walk(document.data, ())
     if job.findings:
         raise Faults(job.findings)
-    return Document(document.path, data, document.marks, frozenset(job.secrets))
+    return Document(document.path, data, document.marks, job.secrets)
 
 
 @dataclass(slots=True)
@@ -189,7 +199,7 @@ class _Substitution:
     variables: Mapping[str, object]
     environ: Mapping[str, str]
     findings: list[Finding]
-    secrets: set[Loc] | frozenset[Loc] = frozenset()
+    secrets: dict[Loc, str] = field(default_factory=dict)
 
     def walk(self, value: object, loc: Loc) -> object:
         if isinstance(value, dict):
@@ -205,9 +215,9 @@ class _Substitution:
 
     def lookup(self, kind: str, name: str, loc: Loc) -> object:
         known: Mapping[str, object] = self.environ if kind == "env" else self.variables
-        if kind == "env":
-            self.secrets = {*self.secrets, loc}
         if name in known and known[name] not in (None, ""):
+            if kind == "env":
+                self.secrets[loc] = str(known[name])
             return known[name]
         if kind == "env":
             hint = f"set it first: export {name}=..."

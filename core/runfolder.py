@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -72,13 +72,14 @@ class RunFolder:
     """The folder of one run; receives its errors and calls as they happen.
 
     `row_key` is the number of the row (from 0) in the table that the step's chain began with: the source, or the last
-    step that made new rows.
+    step that made new rows. `hide` takes values of the environment out of every text that is kept.
 
     Raises:
         RunFailed: the folder cannot be made.
     """
 
-    def __init__(self, parent: Path) -> None:
+    def __init__(self, parent: Path, hide: Callable[[str], str] = str) -> None:
+        self._hide = hide
         self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         self.path = parent / self.id
         self._started = time.time()
@@ -97,9 +98,9 @@ class RunFolder:
                     "row_key": row,
                     "step": step,
                     "reason": failure.reason,
-                    "detail": failure.detail[:_LONGEST],
-                    "prompt": failure.prompt[:_LONGEST],
-                    "raw_reply": failure.raw_reply[:_LONGEST],
+                    "detail": self._hide(failure.detail[:_LONGEST]),
+                    "prompt": self._hide(failure.prompt[:_LONGEST]),
+                    "raw_reply": self._hide(failure.raw_reply[:_LONGEST]),
                     "attempts": failure.attempts,
                 }
                 for row, failure in failures
@@ -129,4 +130,5 @@ class RunFolder:
         self._errors.close()
         self._calls.close()
         whole = {"id": self.id, "started": self._started, "seconds": round(time.time() - self._started, 3), **facts}
-        (self.path / "run.json").write_bytes(orjson.dumps(whole, option=orjson.OPT_INDENT_2, default=str) + b"\n")
+        text = orjson.dumps(whole, option=orjson.OPT_INDENT_2, default=str).decode()
+        (self.path / "run.json").write_text(f"{self._hide(text)}\n", encoding="utf-8")

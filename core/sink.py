@@ -51,6 +51,11 @@ def suffix(path: str) -> str:
     return Path(name).suffix
 
 
+def part_of(place: Path, run_id: str) -> Path:
+    """Where a run writes a file before it is whole."""
+    return place.with_name(f".{place.name}.{run_id}.part")
+
+
 class Writer(ABC):
     """Takes batches in order; nobody sees the sink change before `commit`."""
 
@@ -98,7 +103,7 @@ class FileWriter(Writer):
 
     def __init__(self, place: Path, schema: pa.Schema, run_id: str) -> None:
         super().__init__(place, schema)
-        self.beside = place.with_name(f".{place.name}.{run_id}.part")
+        self.beside = part_of(place, run_id)
         kind = suffix(place.name)
         compression = {".gz": "gzip", ".zst": "zstd"}.get(place.suffix.lower())
         self._stream = pa.output_stream(str(self.beside), compression=compression)

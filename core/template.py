@@ -66,7 +66,7 @@ class Template:
     """A compiled template.
 
     `columns` are the names it reads and does not set itself; `attributes` the names it reads of the items of `rows`,
-    where it loops over a group.
+    where it loops over a group. A column whose name is no word is read as `row["net weight"]`.
 
     >>> Template("{{ brand }}: {{ title }}").columns == {"brand", "title"}
     True
@@ -86,6 +86,9 @@ class Template:
             if any(True for _ in jinja2.meta.find_referenced_templates(tree)):
                 raise TemplateFault("a template cannot include, import or extend another")
             columns = jinja2.meta.find_undeclared_variables(tree)
+            keyed = set(_row_keys(tree))
+            if keyed and "row" in columns:
+                columns = (columns - {"row"}) | keyed
             compiled = environment.from_string(self.source)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateFault(f"template: {error.message}", error.lineno) from None
@@ -103,7 +106,7 @@ class Template:
             TemplateFault: the row lacks a name that the template reads, or an expression fails on its values.
         """
         try:
-            text = self._render(row)
+            text = self._render({"row": row, **row})
         except jinja2.exceptions.SecurityError as error:
             raise TemplateFault(f"template refused: {error}") from None
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
@@ -113,6 +116,16 @@ class Template:
         if len(text) > MAX_TEXT:
             raise TemplateFault(f"template made {len(text):,} characters (at most {MAX_TEXT:,})")
         return text
+
+
+def _row_keys(tree: jinja2.nodes.Template) -> Iterator[str]:
+    for keyed in tree.find_all(jinja2.nodes.Getitem):
+        if (
+            isinstance(keyed.node, jinja2.nodes.Name)
+            and keyed.node.name == "row"
+            and isinstance(keyed.arg, jinja2.nodes.Const)
+        ):
+            yield str(keyed.arg.value)
 
 
 def _attributes(tree: jinja2.nodes.Template) -> Iterator[str]:

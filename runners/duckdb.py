@@ -295,7 +295,7 @@ class DuckDBRunner:
             groups = table.column("__group__")
             last = groups[len(groups) - 1]
             cut = len(groups)
-            while cut and groups[cut - 1].equals(last):
+            while cut and last.is_valid and groups[cut - 1].equals(last):  # rows of no group need not wait for others
                 cut -= 1
             if cut:
                 yield one_batch(table.slice(0, cut).drop_columns(["__group__"]))

@@ -128,8 +128,14 @@ class EndpointModel:
             what = f"no answer within {self._options.timeout_s:g} s"
             return Reply(error=ReplyError("timeout", what)), 0.0
         except (aiohttp.ClientError, OSError) as error:
-            what = f"{self._options.url}: {error or type(error).__name__}"
+            what = f"{self._place}: {error or type(error).__name__}"
             return Reply(error=ReplyError("connection", what)), 0.0
+
+    @property
+    def _place(self) -> str:
+        """The server in a message: no query of its URL, which may hold a key."""
+        parts = urlsplit(self._options.url)
+        return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
     def _body(self, request: Request) -> bytes:
         sampling = request.sampling
@@ -155,10 +161,10 @@ class EndpointModel:
         said = _message(raw)
         if status in {401, 403}:
             hint = f"set {self._options.key_env}" if not self._key else f"check the key in {self._options.key_env}"
-            what = f"{self._options.url} refuses the key: {said} ({hint})"
+            what = f"{self._place} refuses the key: {said} ({hint})"
             return Reply(error=ReplyError("refused", what, fatal=True)), None
         if status == 404:  # noqa: PLR2004
-            what = f"{self._options.url} does not know the model '{self._options.model}', or the path: {said}"
+            what = f"{self._place} does not know the model '{self._options.model}', or the path: {said}"
             return Reply(error=ReplyError("refused", what, fatal=True)), None
         if status in _BUSY:
             kind: ErrorKind = "rate_limit" if status == 429 else "server"  # noqa: PLR2004
