@@ -5,7 +5,8 @@ type where the model can, parsed, checked, asked again with the fault named, and
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -107,7 +108,10 @@ class Ask:
     def fail(self, row: int, failure: Failure) -> None:
         """Note that a row could not be answered, for operators whose faults come from elsewhere than a model."""
         if self._policy.on_error == "fail":
-            raise RunFailed(f"step '{self.step}', row {row}: {failure.reason}: {failure.detail}")
+            error = RunFailed(f"step '{self.step}', row {row}: {failure.reason}: {failure.detail}")
+            if failure.attempts:
+                self._caller.halt(error)
+            raise error
         self.failed_rows.add(row)
         self._ledger.failed(self.step, [(row, failure)])
 
@@ -123,7 +127,15 @@ class Ask:
     def _wait(self, udp: Udp, texts: Sequence[str]) -> list[_Outcome]:
         if not texts:
             return []
-        return asyncio.run_coroutine_threadsafe(self._settle(udp, texts), self._loop).result()
+        # Where a failure ends the run, what is sent at a time is what can be in flight: nothing is paid for in vain.
+        size = self._caller.model.concurrency if self._policy.on_error == "fail" else len(texts)
+        outcomes: list[_Outcome] = []
+        for start in range(0, len(texts), size):
+            job = self._settle(udp, texts[start : start + size])
+            outcomes += asyncio.run_coroutine_threadsafe(job, self._loop).result()
+            if size < len(texts) and any(outcome.failure for outcome in outcomes):
+                return outcomes + [_Outcome(failure=Failure("refused", "not asked"))] * (len(texts) - len(outcomes))
+        return outcomes
 
     async def _settle(self, udp: Udp, texts: Sequence[str]) -> list[_Outcome]:
         scored, written = self._split(udp)
@@ -145,9 +157,9 @@ class Ask:
     async def _scored(self, udp: Udp, texts: Sequence[str]) -> list[_Outcome]:
         only = udp.output.fields[0]
         labels = score.closed_labels(only.type)
-        calibration = score.calibration_rows(udp)
+        calibration = list(_renderable(udp, score.calibration_rows(udp)))
         sampling = replace(self._policy.sampling, temperature=0.0, max_tokens=1)
-        bodies = [udp.body(udp.render(row), "plain") for _, row in calibration]
+        bodies = [udp.body(text, "plain") for _, text in calibration]
         bodies += [udp.body(text, "plain") for text in texts]
         head, options = udp.head("plain"), score.candidates(labels)
         requests = [Request(head, body, sampling, candidates=options) for body in bodies]
@@ -224,6 +236,13 @@ def _render(udp: Udp, row: Values) -> str | _Outcome:
     if not text:
         return _Outcome(failure=Failure("empty_prompt", "the prompt rendered to nothing", udp.template.source))
     return text
+
+
+def _renderable(udp: Udp, rows: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[tuple[str, str]]:
+    """Calibration prompts by group; a template of numbers cannot be rendered for a content-free text."""
+    for group, row in rows:
+        with contextlib.suppress(TemplateFault):
+            yield group, udp.render(row)
 
 
 def _refusal(request: Request, reply: Reply, attempt: int) -> Failure:

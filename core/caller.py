@@ -74,10 +74,18 @@ class Caller:
         self._tell = tell
         self.model = model
         self.stopping = False
+        self.cause: GdoError = Stopped("stopped")
+        """Why nothing more is sent, once `stopping` is set."""
         self._disk = disk
         self._ledger = ledger
         self._flying: dict[bytes, asyncio.Future[Reply]] = {}
         self._started: asyncio.Task[None] | None = None
+
+    def halt(self, cause: GdoError) -> None:
+        """Send nothing more; whoever still wants a reply gets the cause."""
+        if not self.stopping:
+            self.cause = cause
+            self.stopping = True
 
     async def replies(self, step: str, requests: Sequence[Request], attempt: int = 1) -> list[Reply]:
         """The replies in the order of the requests; a request that failed gives a reply with an error.
@@ -127,7 +135,7 @@ class Caller:
         def allowed() -> Iterator[Request]:
             for request in missing.values():
                 if self.stopping:
-                    withheld.append(Stopped("stopped"))
+                    withheld.append(self.cause)
                     return
                 if not self._ledger.may_call():
                     withheld.append(BudgetSpent("the budget is spent"))
@@ -137,8 +145,8 @@ class Caller:
         async for index, reply in self.model.generate(allowed()):
             self._ledger.called([self._call(step, reply, attempt, cached=False)])
             if reply.error is not None and reply.error.fatal:
-                self.stopping = True
-                withheld.insert(0, ModelUnready(f"model '{self.name}': {reply.error.message}"))
+                self.halt(ModelUnready(f"model '{self.name}': {reply.error.message}"))
+                withheld.insert(0, self.cause)
             elif reply.error is not None:
                 self._flying[keys[index]].set_result(reply)
             else:

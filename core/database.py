@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import duckdb
 import pyarrow as pa
@@ -38,6 +38,19 @@ def connect(path: str = ":memory:", *, read_only: bool = False) -> duckdb.DuckDB
     return connection
 
 
+@lru_cache(maxsize=1)
+def _memory() -> duckdb.DuckDBPyConnection:
+    # Opening a database takes 15 ms, a cursor on one that is open none; what a cursor registers is its own.
+    connection = connect()
+    connection.execute("SET threads = 1")
+    return connection
+
+
+def scratch() -> duckdb.DuckDBPyConnection:
+    """A connection to an empty database in memory, for one question; close it."""
+    return _memory().cursor()
+
+
 def message(error: duckdb.Error) -> str:
     """The first line of an error of DuckDB's, without its class."""
     first = str(error).strip().splitlines()[0]
@@ -46,8 +59,7 @@ def message(error: duckdb.Error) -> str:
 
 def query_batch(query: str, batch: pa.RecordBatch) -> pa.Table:
     """The rows of a query over a batch called `input`."""
-    with connect() as connection:
-        connection.execute("SET threads = 1")
+    with scratch() as connection:
         connection.register("input", pa.Table.from_batches([batch]))
         return connection.sql(query).to_arrow_table()
 
@@ -64,7 +76,7 @@ def describe(query: str, schema: pa.Schema) -> pa.Schema:
     Raises:
         Faults: it does not fit such a table (no place in the finding; DuckDB's own words).
     """
-    with connect() as connection:
+    with scratch() as connection:
         connection.register("input", schema.empty_table())
         try:
             return connection.sql(f"SELECT * FROM ({query}\n) LIMIT 0").to_arrow_table().schema
@@ -78,8 +90,15 @@ def condition_columns(condition: str, schema: pa.Schema) -> frozenset[str]:
     Raises:
         Faults: it is not a condition over such a table.
     """
-    describe(f"SELECT ({condition}\n) AS met FROM input", schema)
-    return Query(f"SELECT * FROM input WHERE {condition}\n").names & frozenset(schema.names)
+    query = f"SELECT * FROM input WHERE ({condition}\n)"
+    describe(query, schema)
+    if describe(f"SELECT ({condition}\n) AS met FROM input", schema).field("met").type != pa.bool_():
+        raise Faults.one("", f"'{condition}' is neither true nor false", "write a condition, such as price > 3")
+    read = Query(query)
+    if not read.is_row_wise:
+        raise Faults.one("", f"'{condition}' is not about one row alone", "put such a query into an sql step")
+    folded = {name.lower() for name in read.names}
+    return frozenset(name for name in schema.names if name.lower() in folded)
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,7 @@ class Query:
     @cached_property
     def tree(self) -> dict[str, object]:
         """The syntax tree of the statement."""
-        with connect() as connection:
+        with scratch() as connection:
             row = connection.execute("SELECT json_serialize_sql(?)", [self.text]).fetchone()
         answer = json.loads(row[0]) if row else {}
         if answer.get("error"):
@@ -137,8 +156,20 @@ class Query:
             and not table.get("sample")
             and not any(tree.get(key) for key in ("modifiers", "group_expressions", "having", "sample", "qualify"))
             and not _entries(tree.get("cte_map"))
+            and not self._sees_whole_rows
         )
         return plain and not any(self._needs_all(node) for node in _nodes(tree))
+
+    @cached_property
+    def _sees_whole_rows(self) -> bool:
+        """Whether an expression takes in a row as a whole, and so would see the hidden row number."""
+        table = self.tree.get("from_table")
+        aliases = {"input", str(table.get("alias") or "input")} if isinstance(table, dict) else {"input"}
+        chosen = self.tree.get("select_list")
+        stars = [part for part in chosen if part.get("class") == "STAR"] if isinstance(chosen, list) else []
+        inside = sum(node.get("class") == "STAR" for node in _nodes(self.tree)) > len(stars)
+        names = [node.get("column_names") for node in _nodes(self.tree) if node.get("class") == "COLUMN_REF"]
+        return inside or any(star.get("columns") for star in stars) or any([alias] in names for alias in aliases)
 
     @cached_property
     def is_row_filter(self) -> bool:
@@ -162,7 +193,7 @@ class Query:
         chosen = self.tree.get("select_list")
         if isinstance(chosen, list) and any(part.get("class") == "STAR" and not part.get("columns") for part in chosen):
             return self.text  # a `*` takes it along
-        with connect() as connection:
+        with scratch() as connection:
             row = connection.execute("SELECT json_serialize_sql(?)", [self.text]).fetchone()
             extra = connection.execute(
                 "SELECT json_serialize_sql(?)", [f"SELECT {quote(column)} FROM input"]
@@ -183,7 +214,7 @@ _AGGREGATES: set[str] = set()
 def aggregates() -> set[str]:
     """The names of DuckDB's aggregate functions."""
     if not _AGGREGATES:
-        with connect() as connection:
+        with scratch() as connection:
             rows = connection.execute(
                 "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type IN ('aggregate', 'window')"
             ).fetchall()

@@ -10,6 +10,7 @@ from gdo.ask import Ask, Policy
 from gdo.backend import Backend, resolve
 from gdo.cache import Cache
 from gdo.caller import Caller, Disk
+from gdo.errors import Stopped
 from gdo.ledger import Ledger
 from gdo.model import Sampling
 from gdo.op import Operator
@@ -75,7 +76,8 @@ class Desk:
             if name not in self._callers:
                 model = resolve(name, self._models).build(self._folder)
                 self._callers[name] = Caller(name, model, self._disk, self.ledger, self._tell)
-                self._callers[name].stopping = self._stopping
+                if self._stopping:
+                    self._callers[name].halt(Stopped("stopped"))
             return self._callers[name]
 
     def stop(self) -> None:
@@ -83,4 +85,4 @@ class Desk:
         with self._lock:
             self._stopping = True
             for caller in self._callers.values():
-                caller.stopping = True
+                caller.halt(Stopped("stopped"))

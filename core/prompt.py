@@ -48,7 +48,7 @@ class Udp:
     @property
     def names(self) -> frozenset[str]:
         """What the template calls its inputs, with `fields` standing for all declared ones."""
-        if "fields" in self.template.columns:
+        if self.inputs and "fields" in self.template.columns:
             return (self.template.columns - {"fields"}) | frozenset(self.inputs)
         return self.template.columns
 
@@ -65,7 +65,7 @@ class Udp:
         """
         if self.renamed:
             row = {**row, **{name: row[column] for name, column in self.renamed.items() if column in row}}
-        if "fields" in self.template.columns:
+        if self.inputs and "fields" in self.template.columns:
             lines = "\n".join(f"{name}: {'' if row.get(name) is None else row[name]}" for name in self.inputs)
             return self.template.render({**row, "fields": lines}).strip()
         return self.template.render(row).strip()

@@ -92,7 +92,10 @@ class Template:
             compiled = environment.from_string(self.source)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateFault(f"template: {error.message}", error.lineno) from None
-        object.__setattr__(self, "columns", frozenset(columns - set(environment.globals)))
+        # A function of the language is one only where it is called; else it is a column of that name.
+        called = {id(call.node) for call in tree.find_all(jinja2.nodes.Call)}
+        named = {name.name for name in tree.find_all(jinja2.nodes.Name) if name.ctx == "load" and id(name) not in called}
+        object.__setattr__(self, "columns", frozenset(columns | (named & set(environment.globals))))
         object.__setattr__(self, "attributes", frozenset(_attributes(tree)))
         object.__setattr__(self, "_render", compiled.render)
 

@@ -32,7 +32,7 @@ class Clean(Prompted, kind="clean"):
 
     def adapted(self, udp: Udp) -> Udp:
         """A UDP that reads a column of its only field's name reads the column to be cleaned, whatever that is called."""
-        if len(udp.output.names) != 1 or self.column in udp.columns or len(udp.columns) != 1:
+        if self.udp is None or len(udp.output.names) != 1 or self.column in udp.columns or len(udp.columns) != 1:
             return udp
         return replace(udp, renamed={next(iter(udp.columns)): self.column})
 

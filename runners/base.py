@@ -13,8 +13,6 @@ from gdo.errors import RunFailed
 from gdo.op import Operator, Rows
 from gdo.plan import Node, Plan
 
-PLACE = "__place__"
-
 
 class Runner(Protocol):
     """Runs a plan to its end."""
@@ -50,24 +48,22 @@ class Work:
         if failed and ROW in out.schema.names:
             out = out.filter(pc.invert(pc.is_in(out.column(ROW), pa.array(sorted(failed), pa.int64()))))
         if others is not None:
-            out = self._joined(out, others, renamed=not chosen.num_rows)
+            out = self._joined(out, others)
         self._count(batch, out, len(failed))
         return conform(out, self.schema)
 
     def _split(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
         if self.node.op.where is None:
             return batch, None
-        batch = batch.append_column(PLACE, pa.array(range(batch.num_rows), pa.int64()))
         mask = condition_mask(self.node.op.where, batch)
         return batch.filter(mask), batch.filter(pc.invert(mask))
 
-    def _joined(self, out: pa.RecordBatch, others: pa.RecordBatch, *, renamed: bool) -> pa.RecordBatch:
-        """The rows that the step worked on and those that passed it by, in their order where they kept a number."""
-        order = PLACE if PLACE in out.schema.names else ROW if ROW in out.schema.names else None
-        schema = self.schema if order != PLACE else self.schema.append(pa.field(PLACE, pa.int64()))
-        table = pa.Table.from_batches([conform(out, schema), conform(others, schema)])
-        if order is not None:
-            table = table.take(pc.sort_indices(table, sort_keys=[(order, "ascending")]))
+    def _joined(self, out: pa.RecordBatch, others: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows that the step worked on and those that passed it by: in their order where they kept a number."""
+        kept = ROW in out.schema.names
+        table = pa.Table.from_batches([conform(out, self.schema), conform(others, self.schema)])
+        if kept:
+            table = table.take(pc.sort_indices(table, sort_keys=[(ROW, "ascending")]))
         return one_batch(table)
 
     def _count(self, batch: pa.RecordBatch, out: pa.RecordBatch, rejected: int) -> None:
@@ -103,7 +99,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         if place >= 0:
             column = batch.column(place)
             columns.append(column if column.type == field.type else column.cast(field.type))
-        elif field.name in {ROW, PLACE}:
+        elif field.name == ROW:
             columns.append(pa.array(range(batch.num_rows), pa.int64()))
         else:
             columns.append(pa.nulls(batch.num_rows, field.type))

@@ -4,6 +4,7 @@ Memory is bounded by the batches in flight: what must be seen whole (groups, wha
 read) waits in a DuckDB file in the run folder.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,7 @@ Batches = Iterator[pa.RecordBatch]
 IN_FLIGHT = 8
 MAX_ROWS = 2048
 MIN_ROWS = 32
+GROUP = "__gdo_group__"
 
 
 class DuckDBRunner:
@@ -49,6 +51,7 @@ class DuckDBRunner:
         self.plan = plan
         self._spooled: dict[str, str] = {}
         self._rows: dict[str, int] = {}
+        self._numbers = itertools.count()
         self.spill.parent.mkdir(parents=True, exist_ok=True)
         self._db = connect(str(self.spill))
         self._db.execute(f"SET temp_directory = {literal(str(self.spill.with_suffix('.tmp')))}")
@@ -243,14 +246,16 @@ class DuckDBRunner:
             yield conform(batch.select(named).append_column(ROW, numbers), full)
 
     def _spool(self, name: str) -> None:
-        table = f"spool_{len(self._spooled)}"
-        self._db.register("__empty__", numbered(self.plan.schema(name)).empty_table())
-        self._db.execute(f"CREATE TABLE {table} AS SELECT * FROM __empty__")
-        self._db.execute("BEGIN")
+        table = f"spool_{next(self._numbers)}"
+        connection = self._db.cursor()  # its own transaction: what it reads may have to be spooled first
+        connection.register("__empty__", numbered(self.plan.schema(name)).empty_table())
+        connection.execute(f"CREATE TABLE {table} AS SELECT * FROM __empty__")
+        connection.execute("BEGIN")
         for batch in self._fresh(name):
-            self._db.register("__batch__", pa.Table.from_batches([batch]))
-            self._db.execute(f"INSERT INTO {table} SELECT * FROM __batch__")
-        self._db.execute("COMMIT")
+            connection.register("__batch__", pa.Table.from_batches([batch]))
+            connection.execute(f"INSERT INTO {table} SELECT * FROM __batch__")
+        connection.execute("COMMIT")
+        connection.close()
         self._spooled[name] = table
 
     def _spooled_input(self, node: Node) -> str:
@@ -279,11 +284,9 @@ class DuckDBRunner:
         table, keys = self._spooled_input(node), column_list(node.op.group_by)
         partition = f"PARTITION BY {keys}" if keys else ""
         chosen = f"coalesce(CAST(({node.op.where}\n) AS BOOLEAN), false)" if node.op.where else "true"
-        query = (
-            f"SELECT * EXCLUDE (first), first AS __group__ FROM (SELECT *, CASE WHEN {chosen} THEN "
-            f"min({quote(ROW)}) OVER ({partition + ', ' if partition else 'PARTITION BY '}{chosen}) END AS first "
-            f"FROM {table}) ORDER BY first NULLS LAST, {quote(ROW)}"
-        )
+        over = f"{partition + ', ' if partition else 'PARTITION BY '}{chosen}"
+        group = f"CASE WHEN {chosen} THEN min({quote(ROW)}) OVER ({over}) END AS {quote(GROUP)}"
+        query = f"SELECT *, {group} FROM {table} ORDER BY {quote(GROUP)} NULLS LAST, {quote(ROW)}"
         out = self._ordered(self._work(node), self._whole_groups(self._read(query)))
         return self._numbered(out, node.schema, keep=False)
 
@@ -292,16 +295,16 @@ class DuckDBRunner:
         for batch in batches:
             held.append(batch)
             table = pa.Table.from_batches(held)
-            groups = table.column("__group__")
+            groups = table.column(GROUP)
             last = groups[len(groups) - 1]
             cut = len(groups)
             while cut and last.is_valid and groups[cut - 1].equals(last):  # rows of no group need not wait for others
                 cut -= 1
             if cut:
-                yield one_batch(table.slice(0, cut).drop_columns(["__group__"]))
+                yield one_batch(table.slice(0, cut).drop_columns([GROUP]))
             held = table.slice(cut).to_batches()
         if held:
-            yield one_batch(pa.Table.from_batches(held).drop_columns(["__group__"]))
+            yield one_batch(pa.Table.from_batches(held).drop_columns([GROUP]))
 
     def _fitted(self, node: Node) -> Batches:
         """Learn from all rows, then work on each slice."""

@@ -1,0 +1,122 @@
+"""Small projects for the backends' tests, and a server on the loopback address."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+
+Write = Callable[..., Path]
+
+
+@dataclass
+class Answer:
+    """What the server sends back: a completion of `text`, or `raw` with a status."""
+
+    text: object = ""
+    status: int = 200
+    raw: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: bool = False
+
+
+def echo(number: int, body: dict[str, Any]) -> Answer:
+    """Says what it was asked, as the record of one field `a`."""
+    asked = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+    return Answer(json.dumps({"a": f"said {asked}"}))
+
+
+class Server:
+    """An OpenAI-compatible server whose answers a test decides; it keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.answer: Callable[[int, dict[str, Any]], Answer] = echo
+        self.delay_s = 0.0
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        assert self._ready.wait(30)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._open())
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.close()
+
+    async def _open(self) -> None:
+        app = web.Application(client_max_size=1 << 26)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, shutdown_timeout=1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        number = len(self.bodies)
+        self.bodies.append(body)
+        self.headers.append(dict(request.headers))
+        self.paths.append(request.path)
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        answer = self.answer(number, body)
+        if answer.cut:
+            response = web.StreamResponse(headers={"Content-Length": "1000"})
+            await response.prepare(request)
+            await response.write(b'{"choices": [')
+            assert request.transport is not None
+            request.transport.abort()
+            return response
+        if answer.raw is not None or answer.status != 200:
+            raw = answer.raw if answer.raw is not None else b'{"error": {"message": "as told"}}'
+            return web.Response(status=answer.status, body=raw, headers=answer.headers)
+        plain = request.path.endswith("/completions") and "chat" not in request.path
+        choice = {"text": answer.text} if plain else {"message": {"role": "assistant", "content": answer.text}}
+        usage = {"prompt_tokens": 11, "completion_tokens": 3}
+        return web.json_response({"choices": [choice], "usage": usage}, headers=answer.headers)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(30)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    found = Server()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def answer() -> type[Answer]:
+    return Answer
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a pipeline file of some steps; other outer keys as they come."""
+
+    def written(steps: list[dict[str, Any]], **outer: Any) -> Path:
+        path = tmp_path / "pipeline.yaml"
+        spec = {"models": {"m": {"backend": "fake"}}, **outer, "steps": steps}
+        path.write_text(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        return path
+
+    return written

@@ -1,0 +1,317 @@
+"""`backend: endpoint` against a real server on the loopback address."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+import gdo
+
+Write = Callable[..., Path]
+KEY = "sk-verysecret-0123456789"
+ROWS = pa.table({"t": [f"row {i}" for i in range(20)]})
+STEP = {"op": "map", "prompt": "{{ t }}", "output": {"a": "string"}, "model": "m"}
+
+
+@pytest.fixture
+def ask(write: Write, server: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., gdo.Run]:
+    """Run one step over rows against the server; keys of the model and of the step as they come."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def run(rows: pa.Table = ROWS, step: dict[str, Any] | None = None, **model: Any) -> gdo.Run:
+        options = {"backend": "endpoint", "url": server.url, "model": "tiny", "attempts": 3, **model}
+        return gdo.run(write([step or STEP], models={"m": options}), source=rows)
+
+    return run
+
+
+def first(count: int, bad: Any, good: Callable[[int, dict[str, Any]], Any]) -> Callable[[int, dict[str, Any]], Any]:
+    return lambda number, body: bad if number < count else good(number, body)
+
+
+def test_every_row_is_answered_in_its_place(ask: Callable[..., gdo.Run], server: Any) -> None:
+    run = ask()
+    assert run.table().column("a").to_pylist() == [f"said row {i}" for i in range(20)]
+    assert len(server.bodies) == 20
+    assert run.report["map"]["prompt_tokens"] == 220
+    assert run.report["map"]["completion_tokens"] == 60
+
+
+def test_a_request_says_what_the_protocol_wants(ask: Callable[..., gdo.Run], server: Any) -> None:
+    examples = [{"in": {"t": "x"}, "out": {"a": "y"}}]
+    step = {**STEP, "system": "Be brief.", "examples": examples, "max_tokens": 17, "temperature": 0.5}
+    ask(ROWS.slice(0, 1), step)
+    body = server.bodies[0]
+    assert server.paths == ["/v1/chat/completions"]
+    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+    assert server.headers[0]["Content-Type"] == "application/json"
+    assert body["model"] == "tiny"
+    assert (body["temperature"], body["max_tokens"]) == (0.5, 17)
+    assert [m["role"] for m in body["messages"]] == ["system", "user", "assistant", "user"]
+    assert [m["content"] for m in body["messages"]] == ["Be brief.", "x", '{"a":"y"}', "row 0"]
+    schema = body["response_format"]["json_schema"]["schema"]
+    assert schema["properties"] == {"a": {"type": "string"}}
+    assert schema["required"] == ["a"]
+
+
+def test_a_server_may_be_spoken_to_by_plain_completion(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:
+    server.answer = lambda _, body: answer(f" said {body['prompt'].split()[1]}\n")
+    run = ask(step={**STEP, "prompt": "Row: {{ t }}"}, style="plain")
+    assert run.table().column("a")[0].as_py() == "said row"
+    assert set(server.paths) == {"/v1/completions"}
+    assert server.bodies[0]["stop"] == ["\n"]
+
+
+def test_a_second_run_sends_nothing_even_to_another_address(
+    ask: Callable[..., gdo.Run], server: Any, write: Write
+) -> None:
+    ask()
+    models = {"m": {"backend": "endpoint", "url": "http://127.0.0.1:9/v1", "model": "tiny"}}
+    run = gdo.run(write([STEP], models=models), source=ROWS)
+    assert run.report["map"]["calls"] == 0
+    assert len(server.bodies) == 20
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Retry-After": "0.1"}, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, {"Retry-After": "soon"}]
+)
+def test_a_busy_server_is_asked_again(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, headers: dict[str, str]
+) -> None:
+    server.answer = first(2, answer(status=429, headers=headers), server.answer)
+    run = ask(ROWS.slice(0, 4))
+    assert run.errors().num_rows == 0
+    assert len(server.bodies) == 6
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 529, 408])
+def test_a_server_that_fails_once_is_asked_again(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, status: int
+) -> None:
+    server.answer = first(1, answer(status=status, raw=b"<html>oops"), server.answer)
+    assert ask(ROWS.slice(0, 1)).errors().num_rows == 0
+    assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize(("status", "reason"), [(429, "rate_limit"), (500, "server")])
+def test_a_server_that_stays_busy_is_an_error_of_the_row(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, status: int, reason: str
+) -> None:
+    server.answer = lambda *_: answer(status=status)
+    run = ask(ROWS.slice(0, 2), attempts=2)
+    errors = run.errors().to_pylist()
+    assert [e["reason"] for e in errors] == [reason] * 2
+    assert errors[0]["detail"] == f"HTTP {status}: as told"
+    assert len(server.bodies) == 4
+
+
+def test_a_cut_connection_is_tried_again(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:
+    server.answer = first(2, answer(cut=True), server.answer)
+    assert ask(ROWS.slice(0, 2)).errors().num_rows == 0
+
+
+def test_a_server_that_is_not_there_is_an_error_that_names_it(ask: Callable[..., gdo.Run]) -> None:
+    run = ask(ROWS.slice(0, 2), url="http://127.0.0.1:9/v1", attempts=1)
+    assert [e["reason"] for e in run.errors().to_pylist()] == ["connection"] * 2
+    assert "127.0.0.1:9" in run.errors().column("detail")[0].as_py()
+
+
+def test_a_slow_server_is_a_timeout(ask: Callable[..., gdo.Run], server: Any) -> None:
+    server.delay_s = 1.0
+    run = ask(ROWS.slice(0, 1), timeout_s=0.1, attempts=1)
+    assert run.errors().column("reason").to_pylist() == ["timeout"]
+
+
+@pytest.mark.parametrize(("status", "word"), [(401, "OPENAI_API_KEY"), (403, "OPENAI_API_KEY"), (404, "'tiny'")])
+def test_a_server_that_will_answer_nobody_stops_the_run_at_once(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, status: int, word: str
+) -> None:
+    server.answer = lambda *_: answer(status=status)
+    rows = pa.table({"t": [f"row {i}" for i in range(2000)]})
+    with pytest.raises(gdo.ModelUnready, match=word) as caught:
+        ask(rows, concurrency=4)
+    assert len(str(caught.value).splitlines()) == 1
+    assert caught.value.exit_status == 2
+    assert len(server.bodies) <= 8
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_server_that_refuses_schemas_is_told_them_in_the_prompt(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, concurrency: int
+) -> None:
+    good = server.answer
+
+    def refusing(number: int, body: dict[str, Any]) -> Any:
+        if "response_format" in body:
+            return answer(status=400, raw=b'{"error": {"message": "response_format is not supported"}}')
+        return good(number, body)
+
+    server.answer = refusing
+    server.delay_s = 0.01
+    run = ask(concurrency=concurrency)
+    assert run.errors().to_pylist() == []
+    assert "JSON Schema" in json.dumps(server.bodies[-1]["messages"])
+    assert '\\"a\\"' in json.dumps(server.bodies[-1]["messages"])
+    assert len(server.bodies) <= 20 + concurrency
+
+
+def test_a_server_may_be_told_schemas_from_the_start(ask: Callable[..., gdo.Run], server: Any) -> None:
+    assert ask(structured=False).errors().num_rows == 0
+    assert not any("response_format" in body for body in server.bodies)
+    assert all("JSON Schema" in json.dumps(body["messages"]) for body in server.bodies)
+
+
+def test_half_a_json_is_asked_again_with_the_fault_named(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:
+    server.answer = lambda _, body: answer('{"a": "mended"}' if len(body["messages"]) > 1 else '{"a": "half')
+    run = ask(ROWS.slice(0, 3))
+    assert run.table().column("a").to_pylist() == ["mended"] * 3
+    again = [body["messages"] for body in server.bodies if len(body["messages"]) > 1]
+    assert len(again) == 3
+    assert [turn["role"] for turn in again[0]] == ["user", "assistant", "user"]
+    assert again[0][1]["content"] == '{"a": "half'
+    assert "JSON" in again[0][2]["content"]
+
+
+def test_a_label_outside_the_set_is_asked_again_and_then_an_error(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any
+) -> None:
+    server.answer = lambda *_: answer('{"label": "green"}')
+    step = {"op": "classify", "text": "{{ t }}", "labels": ["red", "blue"], "model": "m", "retries": 1}
+    run = ask(ROWS.slice(0, 1), step)
+    error = run.errors().to_pylist()[0]
+    assert (error["reason"], error["attempts"], error["raw_reply"]) == ("invalid", 2, '{"label": "green"}')
+    assert "'green' is none of the labels red, blue" in error["detail"]
+    assert "'green' is none of the labels red, blue" in server.bodies[1]["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '```json\n{"a": "x"}\n```',
+        'Sure!\n{"a": "x",}',
+        '<think>{"a": "no"}</think>{"a": "x"}',
+        '"x"',
+        '{"a": "x"} done',
+    ],
+)
+def test_wrapping_around_an_answer_is_forgiven(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, text: str
+) -> None:
+    server.answer = lambda *_: answer(text)
+    assert ask(ROWS.slice(0, 1)).table().column("a").to_pylist() == ["x"]
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("content", [None, 5, [], [{"type": "text", "text": "hi"}], {"a": 1}, ""])
+def test_a_reply_that_holds_no_text_is_an_error_of_its_row(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, content: object
+) -> None:
+    server.answer = lambda *_: answer(content)
+    run = ask(ROWS.slice(0, 2))
+    assert run.errors().num_rows == 2
+    assert run.table().column("a").null_count == 2
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"<html>login</html>", b"[]", b"null", b"{}", b'{"choices": []}', b'{"choices": [{}]}', b"\xff\xfe",
+     b'{"choices": [{"message": null}]}', b'{"choices": [{"message": {"content": "x"}}], "usage": "no"}', b'{"error": "x"}'],
+)  # fmt: skip
+def test_an_answer_that_is_no_completion_is_an_error_of_its_row(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, raw: bytes
+) -> None:
+    server.answer = lambda *_: answer(raw=raw)
+    run = ask(ROWS.slice(0, 2))
+    assert set(run.errors().column("reason").to_pylist()) == {"server"}
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b'{"error": null}', b'{"error": "flat"}', b'{"message": "other"}', b"\xff"]
+)
+def test_a_refusal_of_any_shape_is_an_error_of_its_row(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, raw: bytes
+) -> None:
+    server.answer = lambda *_: answer(status=422, raw=raw)
+    run = ask(ROWS.slice(0, 2))
+    assert set(run.errors().column("reason").to_pylist()) == {"refused"}
+    assert all(detail.startswith("HTTP 422") for detail in run.errors().column("detail").to_pylist())
+
+
+def test_a_body_of_ten_megabytes_is_refused_and_the_next_row_is_answered(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any
+) -> None:
+    good = server.answer
+    server.answer = lambda n, body: (
+        answer("x" * 10_000_000) if body["messages"][-1]["content"] == "row 0" else good(n, body)
+    )
+    run = ask(ROWS.slice(0, 2))
+    assert run.table().column("a").to_pylist() == [None, "said row 1"]
+    assert run.errors().column("reason").to_pylist() == ["refused"]
+    assert "MB" in run.errors().column("detail")[0].as_py()
+
+
+def test_a_prompt_over_the_context_has_its_own_word(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:
+    raw = b'{"error": {"message": "This model\'s maximum context length is 4096 tokens."}}'
+    server.answer = lambda *_: answer(status=400, raw=raw)
+    assert ask(ROWS.slice(0, 1)).errors().column("reason").to_pylist() == ["context"]
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 500])
+def test_the_key_is_in_no_message_and_no_file_even_when_the_server_says_it(
+    ask: Callable[..., gdo.Run],
+    server: Any,
+    answer: Any,
+    status: int,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    said = f"Incorrect API key provided: {KEY}. header Authorization: Bearer {KEY}"
+    raw = json.dumps({"error": {"message": said}}).encode()
+    good = server.answer
+    server.answer = lambda n, body: good(n, body) if status == 200 else answer(status=status, raw=raw)
+    text = ""
+    try:
+        ask(ROWS.slice(0, 2), attempts=1)
+    except gdo.GdoError as error:
+        text = str(error)
+    assert KEY not in text
+    assert KEY not in "".join(capfd.readouterr())
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert KEY.encode() not in path.read_bytes(), path
+    for path in tmp_path.rglob("errors.parquet"):
+        assert KEY not in str(pyarrow.parquet.read_table(path).to_pylist())
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY} ", "schlüssel", "", "a\nb"])
+def test_a_key_of_any_shape_ends_in_no_traceback(
+    ask: Callable[..., gdo.Run], monkeypatch: pytest.MonkeyPatch, key: str, server: Any
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    try:
+        run = ask(ROWS.slice(0, 1))
+    except gdo.GdoError as error:
+        assert "OPENAI_API_KEY" in str(error)  # noqa: PT017
+        return
+    assert run.table().num_rows == 1
+    if key.strip() == KEY:
+        assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+
+
+def test_a_key_comes_from_the_variable_that_the_file_names(
+    ask: Callable[..., gdo.Run], server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTHER_KEY", "other")
+    ask(ROWS.slice(0, 1), key_env="OTHER_KEY")
+    assert server.headers[0]["Authorization"] == "Bearer other"
+
+
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://x/v1", "http://user:pw@x/v1", "http://"])
+def test_a_url_that_cannot_be_one_is_a_fault(ask: Callable[..., gdo.Run], url: str) -> None:
+    with pytest.raises(gdo.Faults, match=r"pipeline\.yaml:\d+:\d+: .*url") as caught:
+        ask(url=url)
+    assert "pw" not in str(caught.value).replace("gdo", "")
