@@ -120,7 +120,7 @@ class Pipeline:
         home = spec.folder / HOME
         folder = RunFolder(home / "runs", spec.document.hide)
         if not plan.sinks:
-            last = (plan.nodes[-1] if plan.nodes else plan.sources[0]).id
+            last = spec.steps[-1].id  # as written: a rewrite may end in another step
             result = Sink(path=str((folder.path / "result.parquet").absolute()))
             plan = optimize(make_plan(replace(spec, sinks=((last, result),))))
         plan = replace(plan, sources=tuple(replace(s, limit=options.limit) for s in plan.sources))

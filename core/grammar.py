@@ -13,17 +13,18 @@ MAX_CHARS = 200
 MAX_ITEMS = 20
 
 _TERMINALS = {
-    "string": f'"\\"" char{{0,{MAX_CHARS}}} "\\""',
+    "string": "string",
     "integer": '"-"? ("0" | [1-9] [0-9]{0,17})',
     "number": '"-"? ("0" | [1-9] [0-9]{0,14}) ("." [0-9]{1,9})?',
     "boolean": '("true" | "false")',
     "date": '"\\"" day "\\""',
     "timestamp": '"\\"" day "T" [0-2] [0-9] ":" [0-5] [0-9] ":" [0-5] [0-9] "\\""',
 }
-_RULES = (
-    'char ::= [^"\\\\\\x00-\\x1F] | "\\\\" (["\\\\/bfnrt] | "u" [0-9a-fA-F]{4})\n'
-    'day ::= [0-9]{4} "-" [0-1] [0-9] "-" [0-3] [0-9]\n'
-)
+_RULES = {
+    "string": f'"\\"" char{{0,{MAX_CHARS}}} "\\""',
+    "char": '[^"\\\\\\x00-\\x1F] | "\\\\" (["\\\\/bfnrt] | "u" [0-9a-fA-F]{4})',
+    "day": '[0-9]{4} "-" [0-1] [0-9] "-" [0-3] [0-9]',
+}
 
 
 @lru_cache(maxsize=256)
@@ -33,29 +34,34 @@ def grammar(answer: AnswerType, lead: str = "") -> str:
     >>> print(grammar(Record((Field("ok", Scalar("boolean")),))).splitlines()[0])
     root ::= "{\\"ok\\":" ("true" | "false") "}"
     """
+    rules: dict[str, str] = {}
     start = f"{_literal(lead)} " if lead else ""
-    return f"root ::= {start}{_expression(answer)}\n{_RULES}"
+    root = f"{start}{_expression(answer, rules)}"
+    return "".join(f"{name} ::= {rule}\n" for name, rule in {"root": root, **rules, **_RULES}.items())
 
 
-def _expression(answer: AnswerType) -> str:
+def _expression(answer: AnswerType, rules: dict[str, str]) -> str:
     match answer:
         case Scalar(word):
             return _TERMINALS[word]
         case Labels(labels):
             return "(" + " | ".join(_literal(json.dumps(label, ensure_ascii=False)) for label in labels) + ")"
         case ListOf(item):
-            one = _expression(item)
-            return f'"[" ({one} ("," {one}){{0,{MAX_ITEMS - 1}}})? "]"'
+            # A rule of its own: the engine refuses repetitions that stand within repetitions.
+            rule = _expression(item, rules)
+            name = f"item{len(rules)}"
+            rules[name] = rule
+            return f'"[" ({name} ("," {name}){{0,{MAX_ITEMS - 1}}})? "]"'
         case Record(fields):
             parts = [
-                f"{_literal(('{' if i == 0 else ',') + json.dumps(f.name, ensure_ascii=False) + ':')} {_value(f)}"
+                f"{_literal(('{' if i == 0 else ',') + json.dumps(f.name, ensure_ascii=False) + ':')} {_value(f, rules)}"
                 for i, f in enumerate(fields)
             ]
             return " ".join(parts) + ' "}"'
 
 
-def _value(part: Field) -> str:
-    expression = _expression(part.type)
+def _value(part: Field, rules: dict[str, str]) -> str:
+    expression = _expression(part.type, rules)
     return f'({expression} | "null")' if part.nullable else expression
 
 

@@ -113,17 +113,47 @@ def _source_schema(
     except Faults as error:
         faults += placed(error, pipeline.document.where(loc))
         return None
+    where = pipeline.document.where(loc)
     if ROW in schema.names:
-        faults.append(Finding(pipeline.document.where(loc), f"the column '{ROW}' is gdo's own", "rename it"))
-    return schema
+        faults.append(Finding(where, f"the column '{ROW}' is gdo's own", "rename it"))
+    twins = [Finding(where, finding.what, finding.hint) for finding in same_names(schema)]
+    faults += twins
+    return None if twins else schema
+
+
+def same_names(schema: pa.Schema) -> Iterator[Finding]:
+    """Findings (without a place) for columns that SQL cannot tell apart."""
+    seen: dict[str, str] = {}
+    for name in schema.names:
+        if name.lower() in seen:
+            yield Finding(
+                "", f"the columns '{seen[name.lower()]}' and '{name}' have one name in SQL", "rename one of them"
+            )
+        seen[name.lower()] = name
 
 
 def stream_schema(stream: ArrowStream) -> pa.Schema:
     """The schema of an Arrow stream, unread where its owner can tell it."""
     schema = getattr(stream, "schema", None)
-    if isinstance(schema, pa.Schema):
-        return schema
-    return pa.RecordBatchReader.from_stream(stream).schema
+    if not isinstance(schema, pa.Schema):
+        schema = pa.RecordBatchReader.from_stream(stream).schema
+    return pa.schema([pa.field(field.name, _common(field.type)) for field in schema])
+
+
+def _common(kind: pa.DataType) -> pa.DataType:
+    """The type that a column is worked on in: what every kernel knows, for the newer and rarer ones."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    known = {
+        pa.large_string(): pa.string(),
+        pa.string_view(): pa.string(),
+        pa.large_binary(): pa.binary(),
+        pa.binary_view(): pa.binary(),
+        pa.float16(): pa.float32(),
+    }
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    return pa.duration("us") if pa.types.is_duration(kind) else known.get(kind, kind)
 
 
 def _model_faults(pipeline: Pipeline, step: Step) -> Iterator[Finding]:
@@ -148,6 +178,10 @@ def _flow(pipeline: Pipeline, step: Step, schema: pa.Schema, faults: list[Findin
         return None
     try:
         out = step.op.writes(schema)
+        twins = [Finding(where, finding.what, finding.hint) for finding in same_names(out)]
+        faults += twins
+        if twins:
+            return None
         return merged(schema, out) if step.op.where is not None else out
     except Faults as error:
         faults += placed(error, where)

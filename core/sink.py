@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -11,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gdo.database import connect, message, quote
+from gdo.database import connect, literal, message, quote
 from gdo.errors import RunFailed
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
@@ -36,6 +37,10 @@ class Sink(BaseModel):
             raise ValueError("`database` and `table` go together")
         if self.path is not None and suffix(self.path) not in FORMATS:
             raise ValueError(f"'{self.path}' is of an unknown kind | a name that ends in {', '.join(FORMATS)}")
+        if self.path is not None and ".parquet." in self.path.lower() and self.path.lower().endswith(COMPRESSED):
+            raise ValueError(
+                f"'{self.path}' would be compressed twice | a parquet file is compressed inside: end in .parquet"
+            )
         return self
 
     def text(self) -> str:
@@ -98,6 +103,15 @@ def open_writer(sink: Sink, folder: Path, schema: pa.Schema, run_id: str) -> Wri
         raise RunFailed(f"{place}: cannot be written: {error}") from None
 
 
+def _check_types(place: Path, kind: str, schema: pa.Schema) -> None:
+    """Refuse, before anything is asked, a column that a file of this kind cannot hold."""
+    for field in schema:
+        if kind != ".jsonl" and pa.types.is_interval(field.type):
+            raise RunFailed(
+                f"{place}: the column '{field.name}' is an interval, which a {kind} file cannot hold (cast it in an sql step)"
+            )
+
+
 class FileWriter(Writer):
     """A parquet, csv, tsv or jsonl file; the ending tells which, and .gz or .zst compresses."""
 
@@ -106,6 +120,7 @@ class FileWriter(Writer):
         self.beside = part_of(place, run_id)
         kind = suffix(place.name)
         compression = {".gz": "gzip", ".zst": "zstd"}.get(place.suffix.lower())
+        _check_types(place, kind, schema)
         self._stream = pa.output_stream(str(self.beside), compression=compression)
         self._table: pyarrow.parquet.ParquetWriter | pyarrow.csv.CSVWriter | None = None
         if kind == ".parquet":
@@ -121,7 +136,7 @@ class FileWriter(Writer):
         try:
             if self._table is None:
                 rows = batch.to_pylist()
-                self._stream.write(b"".join(orjson.dumps(row, default=str) + b"\n" for row in rows))
+                self._stream.write(b"".join(orjson.dumps(row, default=_json) + b"\n" for row in rows))
             elif self.kind == ".parquet":
                 self._table.write_batch(batch)
             else:
@@ -154,52 +169,70 @@ class FileWriter(Writer):
 
 
 class TableWriter(Writer):
-    """A table of a DuckDB database; the old one is there until the new one is whole."""
+    """A table of a DuckDB database; rows wait in a database beside it, so a run may read the one that it writes to."""
 
     def __init__(self, place: Path, schema: pa.Schema, table: str, run_id: str) -> None:
         super().__init__(place, schema)
         self.table = table
-        self.beside = f"{table}__{run_id}"
-        self._connection = connect(str(place))
-        self._connection.execute("BEGIN")
+        self.beside = part_of(place.with_name(f"{place.name}.{table}".replace("/", "_")), run_id)
+        self._connection = connect(str(self.beside))
         self._connection.register("__schema__", schema.empty_table())
-        self._connection.execute(f"CREATE TABLE {quote(self.beside)} AS SELECT * FROM __schema__")
+        self._connection.execute("CREATE TABLE result AS SELECT * FROM __schema__")
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows."""
         try:
             self._connection.register("__batch__", pa.Table.from_batches([batch]))
-            self._connection.execute(f"INSERT INTO {quote(self.beside)} SELECT * FROM __batch__")
+            self._connection.execute("INSERT INTO result SELECT * FROM __batch__")
         except duckdb.Error as error:
             raise RunFailed(f"{self.place}: cannot be written: {message(error)}") from None
 
     def commit(self) -> None:
         """Put the new table in the old one's place, in one transaction."""
+        self._connection.close()
         try:
-            self._connection.execute(f"DROP TABLE IF EXISTS {quote(self.table)}")
-            self._connection.execute(f"ALTER TABLE {quote(self.beside)} RENAME TO {quote(self.table)}")
-            self._connection.execute("COMMIT")
+            with connect(str(self.place)) as target:
+                target.execute(f"ATTACH {literal(str(self.beside))} AS __part__ (READ_ONLY)")
+                target.execute("BEGIN")
+                target.execute(f"CREATE OR REPLACE TABLE {quote(self.table)} AS SELECT * FROM __part__.result")
+                target.execute("COMMIT")
         except duckdb.Error as error:
             raise RunFailed(f"{self.place}: cannot be written: {message(error)}") from None
         finally:
-            self._connection.close()
+            self.abort()
 
     def abort(self) -> None:
-        """Undo the transaction."""
+        """Leave no trace."""
         self._connection.close()
+        for left in self.beside.parent.glob(f"{self.beside.name}*"):
+            left.unlink(missing_ok=True)
+
+
+def _needs_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _flat_field(field: pa.Field) -> pa.Field:
-    return field.with_type(pa.string()) if pa.types.is_nested(field.type) else field
+    return field.with_type(pa.string()) if _needs_text(field.type) else field
+
+
+def _json(value: object) -> object:
+    """How JSON writes what it has no word for: decimals as numbers, bytes in hexadecimal, the rest as text."""
+    if isinstance(value, Decimal):
+        whole = value == value.to_integral_value() and abs(value) < 2**53
+        return int(value) if whole else float(value)
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def flattened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """A batch whose lists and structs are JSON texts: what a csv file can hold."""
+    """A batch whose lists and structs are JSON texts and whose bytes are hexadecimal: what a csv file can hold."""
     columns = []
     for field, column in zip(schema, batch.columns, strict=True):
         if pa.types.is_nested(column.type):
-            texts = [None if v is None else orjson.dumps(v, default=str).decode() for v in column.to_pylist()]
+            texts = [None if v is None else orjson.dumps(v, default=_json).decode() for v in column.to_pylist()]
             columns.append(pa.array(texts, field.type))
+        elif _needs_text(column.type):
+            columns.append(pa.array([None if v is None else v.hex() for v in column.to_pylist()], field.type))
         else:
             columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=schema)

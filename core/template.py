@@ -94,7 +94,9 @@ class Template:
             raise TemplateFault(f"template: {error.message}", error.lineno) from None
         # A function of the language is one only where it is called; else it is a column of that name.
         called = {id(call.node) for call in tree.find_all(jinja2.nodes.Call)}
-        named = {name.name for name in tree.find_all(jinja2.nodes.Name) if name.ctx == "load" and id(name) not in called}
+        named = {
+            name.name for name in tree.find_all(jinja2.nodes.Name) if name.ctx == "load" and id(name) not in called
+        }
         object.__setattr__(self, "columns", frozenset(columns | (named & set(environment.globals))))
         object.__setattr__(self, "attributes", frozenset(_attributes(tree)))
         object.__setattr__(self, "_render", compiled.render)

@@ -1,5 +1,6 @@
 """What every runner does alike: one operator over one batch, with its condition, its faults and its row count."""
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -98,12 +99,22 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         place = batch.schema.get_field_index(field.name)
         if place >= 0:
             column = batch.column(place)
-            columns.append(column if column.type == field.type else column.cast(field.type))
+            columns.append(column if column.type == field.type else _cast(column, field.type))
         elif field.name == ROW:
             columns.append(pa.array(range(batch.num_rows), pa.int64()))
         else:
             columns.append(pa.nulls(batch.num_rows, field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_interval(column.type) and pa.types.is_duration(kind):  # DuckDB hands durations back as intervals
+        spans = [
+            None if v is None else dt.timedelta(days=v.days, microseconds=v.nanoseconds // 1000)
+            for v in column.to_pylist()
+        ]
+        return pa.array(spans, kind)
+    return column.cast(kind, safe=False)
 
 
 def numbered(schema: pa.Schema) -> pa.Schema:

@@ -15,13 +15,13 @@ import duckdb
 import pyarrow as pa
 
 from gdo.ask import ROW
-from gdo.database import column_list, connect, literal, message, quote
+from gdo.database import column_list, condition_mask, connect, literal, message, quote
 from gdo.desk import Desk
 from gdo.errors import Faults, RunFailed
 from gdo.op import Scope
 from gdo.plan import Node, Plan, SourceNode
 from gdo.runners.base import Work, conform, keeps_numbers, numbered, one_batch
-from gdo.sink import Sink, open_writer
+from gdo.sink import Writer, open_writer
 from gdo.tables import Source, source_query
 
 Out = TypeVar("Out")
@@ -44,7 +44,6 @@ class DuckDBRunner:
         self.spill = spill
         self.run_id = run_id
         self._batch_rows = batch_rows
-        self._stopped = False
 
     def run(self, plan: Plan) -> None:
         """Write every sink whole, or none of those not yet begun."""
@@ -56,29 +55,30 @@ class DuckDBRunner:
         self._db = connect(str(self.spill))
         self._db.execute(f"SET temp_directory = {literal(str(self.spill.with_suffix('.tmp')))}")
         self._pool = ThreadPoolExecutor(IN_FLIGHT * 4, thread_name_prefix="gdo-batch")
+        writers: list[Writer] = []
         try:
             for sink in plan.sinks:
-                self._write(sink.input, sink.sink)
+                writers.append(open_writer(sink.sink, plan.folder, plan.schema(sink.input), self.run_id))
+                for batch in self._open(sink.input):
+                    writers[-1].write(conform(batch, writers[-1].schema))
             self._check_edges()
-        except duckdb.Error as error:
-            raise RunFailed(f"DuckDB: {message(error)}") from error
-        finally:
-            self._stopped = True
-            self._pool.shutdown(cancel_futures=True)
-            self._db.close()
-            for left in self.spill.parent.glob(f"{self.spill.name}*"):
-                left.unlink()
-
-    def _write(self, name: str, sink: Sink) -> None:
-        schema = self.plan.schema(name)
-        writer = open_writer(sink, self.plan.folder, schema, self.run_id)
-        try:
-            for batch in self._open(name):
-                writer.write(conform(batch, schema))
-            writer.commit()
-        except BaseException:
-            writer.abort()
+            self._close()  # before the sinks are put in place: one may be a table of a database that was read
+            for writer in writers:
+                writer.commit()
+        except BaseException as error:
+            for writer in writers:
+                writer.abort()
+            if isinstance(error, duckdb.Error):
+                raise RunFailed(f"DuckDB: {message(error)}") from error
             raise
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._db.close()
+        for left in self.spill.parent.glob(f"{self.spill.name}*"):
+            left.unlink()
 
     # What a name gives
 
@@ -179,7 +179,7 @@ class DuckDBRunner:
         assert not isinstance(source.source, Source)  # noqa: S101 (told by the caller)
         left = source.limit
         for batch in pa.RecordBatchReader.from_stream(source.source):
-            kept = batch.select(list(source.columns)).slice(0, left)
+            kept = conform(batch, source.schema).slice(0, left)
             yield from self._pieces(kept)
             if left is not None:
                 left -= kept.num_rows
@@ -313,6 +313,8 @@ class DuckDBRunner:
         schema = self.plan.schema(node.input)
 
         def summarise(batch: pa.RecordBatch) -> pa.Table:
+            if node.op.where is not None:
+                batch = batch.filter(condition_mask(node.op.where, batch))
             return node.op.summarise(batch, self.desk.ask(node.id, node.op))
 
         summaries = list(self._ordered(summarise, self._numbered(self._read(query), schema, keep=True)))

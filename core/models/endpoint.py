@@ -13,6 +13,7 @@ import orjson
 from pydantic import Field, field_validator
 
 from gdo.backend import Backend
+from gdo.errors import ModelUnready
 from gdo.model import Capabilities, ErrorKind, Reply, ReplyError, Request, Style, Usage, told_schema
 from gdo.window import Window
 
@@ -47,7 +48,12 @@ class Endpoint(Backend, kind="endpoint"):
 
     def build(self, folder: Path) -> "EndpointModel":
         """The model; nothing is sent before the first request."""
-        return EndpointModel(self, os.environ.get(self.key_env, ""))
+        key = os.environ.get(self.key_env, "").strip()
+        if not key.isprintable() or not key.isascii():
+            raise ModelUnready(
+                f"endpoint: the key in {self.key_env} holds characters that no header may (set it again)"
+            )
+        return EndpointModel(self, key)
 
 
 class EndpointModel:
@@ -116,14 +122,15 @@ class EndpointModel:
         import aiohttp
 
         path = "completions" if request.plain else "chat/completions"
+        sent = self._body(request)
         try:
-            async with self._session.post(f"{self._options.url}/{path}", data=self._body(request)) as answer:
+            async with self._session.post(f"{self._options.url}/{path}", data=sent) as answer:
                 raw = await answer.content.read(_LONGEST_REPLY + 1)
                 while len(raw) <= _LONGEST_REPLY and (more := await answer.content.read(_LONGEST_REPLY)):
                     raw += more
                 if answer.status == 200:  # noqa: PLR2004 (HTTP's word for done)
-                    return _parsed(raw, plain=request.plain), None
-                return self._refused(request, answer.status, raw, answer.headers.get("Retry-After", ""))
+                    return self._parsed(raw, plain=request.plain), None
+                return self._refused(sent, answer.status, raw, answer.headers.get("Retry-After", ""))
         except TimeoutError:
             what = f"no answer within {self._options.timeout_s:g} s"
             return Reply(error=ReplyError("timeout", what)), 0.0
@@ -157,8 +164,8 @@ class EndpointModel:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return orjson.dumps(body)
 
-    def _refused(self, request: Request, status: int, raw: bytes, retry_after: str) -> tuple[Reply, float | None]:
-        said = _message(raw)
+    def _refused(self, sent: bytes, status: int, raw: bytes, retry_after: str) -> tuple[Reply, float | None]:
+        said = self._safe(_message(raw))[:500]
         if status in {401, 403}:
             hint = f"set {self._options.key_env}" if not self._key else f"check the key in {self._options.key_env}"
             what = f"{self._place} refuses the key: {said} ({hint})"
@@ -170,29 +177,31 @@ class EndpointModel:
             kind: ErrorKind = "rate_limit" if status == 429 else "server"  # noqa: PLR2004
             wait_s = min(float(retry_after), 120.0) if retry_after.replace(".", "", 1).isdigit() else 0.0
             return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), wait_s
-        if (
-            request.constrained
-            and self._structured
-            and any(word in said for word in ("response_format", "json_schema"))
-        ):
+        if b'"response_format"' in sent and any(word in said for word in ("response_format", "json_schema")):
             self._structured = False  # from now on the schema stands in the prompt
             return Reply(error=ReplyError("refused", said)), 0.001
         kind = "context" if "context" in said and ("length" in said or "exceed" in said) else "refused"
         return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), None
 
+    def _parsed(self, raw: bytes, *, plain: bool) -> Reply:
+        if len(raw) > _LONGEST_REPLY:
+            return Reply(error=ReplyError("refused", f"the reply is longer than {_LONGEST_REPLY >> 20} MB"))
+        try:
+            answer = orjson.loads(raw)
+            choice = answer["choices"][0]
+            text = choice["text"] if plain else choice["message"]["content"]
+            text = "" if text is None else text.strip("\0")  # anything but text fails here
+            usage = answer.get("usage") or {}
+            spent = Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+        except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError):
+            return Reply(
+                error=ReplyError("server", self._safe(f"the server's answer is no completion: {raw[:2000]!r}")[:300])
+            )
+        return Reply(text=text, usage=spent)
 
-def _parsed(raw: bytes, *, plain: bool) -> Reply:
-    if len(raw) > _LONGEST_REPLY:
-        return Reply(error=ReplyError("refused", f"the reply is longer than {_LONGEST_REPLY >> 20} MB"))
-    try:
-        answer = orjson.loads(raw)
-        choice = answer["choices"][0]
-        text = choice["text"] if plain else choice["message"]["content"]
-        usage = answer.get("usage") or {}
-        spent = Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
-    except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError):
-        return Reply(error=ReplyError("server", f"the server's answer is no completion: {raw[:200]!r}"))
-    return Reply(text=text or "", usage=spent)
+    def _safe(self, text: str) -> str:
+        """A text without the key: some servers repeat it."""
+        return text.replace(self._key, "***") if self._key else text
 
 
 def _message(raw: bytes) -> str:
@@ -201,4 +210,4 @@ def _message(raw: bytes) -> str:
         said = error.get("message") if isinstance(error, dict) else error
     except (orjson.JSONDecodeError, LookupError, TypeError):
         said = raw[:300].decode(errors="replace")
-    return str(said).strip()[:500]
+    return str(said).strip()

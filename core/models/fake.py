@@ -44,7 +44,7 @@ def _function(word: str, folder: Path) -> Answer:
     module, _, name = word.partition(":")
     try:
         found: Answer = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise Faults.one("models", f"'{word}' cannot be imported: {error}", "module:function") from None
     return found
 

@@ -31,6 +31,7 @@ SCORING = 2
 """Scoring requests at once: each slot that takes part must first read the prompt's shared head."""
 
 _BIAS = 100.0
+_LIFT = 30.0
 _Json = dict[str, Any]
 
 
@@ -76,7 +77,7 @@ class LocalModel:
         self._threads: ThreadPoolExecutor | None = None
         self._server: Any = None  # the engine has no type stubs
         self._key = secrets.token_hex(16)
-        self._tries: dict[tuple[str, ...], list[list[int]]] = {}
+        self._tokenized: dict[str, list[int]] = {}
         self._identity: str | None = None
 
     @property
@@ -204,32 +205,41 @@ class LocalModel:
     def _branch(
         self, request: Request, path: Sequence[int], options: Sequence[int]
     ) -> tuple[Mapping[int, float], Usage] | Reply:
-        # The bias lifts the options over all other tokens, so that only they need to be told.
+        # The bias lifts the options over all other tokens, so that only they need to be told. The anchor is lifted
+        # most: the engine tells nothing when it draws a token that is half a character, as options may be.
+        biases = [*([token, _BIAS] for token in options), [self._anchor(options), _BIAS + _LIFT]]
         job = {
             "prompt": [request.text(), *path], "max_tokens": 1, "temperature": 1.0, "samplers": ["temperature"],
-            "logprobs": len(options), "post_sampling_probs": True, "cache_prompt": True,
-            "logit_bias": [[token, _BIAS] for token in options],
+            "logprobs": len(biases), "post_sampling_probs": True, "cache_prompt": True, "logit_bias": biases,
         }  # fmt: skip
         answer = self._server.handle_completions(job)
         if "error" in answer:
             return _refused(answer)
-        content = answer["choices"][0]["logprobs"]["content"][0]
-        found = {int(top["id"]): float(top["prob"]) for top in content["top_probs"]}
-        logprobs = {token: math.log(max(found.get(token, 0.0), 1e-30)) for token in options}
+        told = answer["choices"][0].get("logprobs") or {"content": []}
+        if not told["content"]:
+            return Reply(error=ReplyError("server", "the engine told no probabilities for this prompt"))
+        found = {int(top["id"]): float(top["prob"]) for top in told["content"][0]["top_probs"]}
+        total = sum(found.get(token, 0.0) for token in options) or 1.0
+        logprobs = {token: math.log(max(found.get(token, 0.0) / total, 1e-30)) for token in options}
         return logprobs, _usage(answer)
 
+    def _anchor(self, options: Sequence[int]) -> int:
+        """A token that is a whole character and none of the options."""
+        return next(token for letter in "xyzqjk" for token in self._tokenize(letter) if token not in options)
+
     def _tokens(self, candidates: tuple[str, ...]) -> list[list[int]]:
-        if candidates not in self._tries:
-            # The line break tells a candidate from one that goes on after it ("dark" from "dark blue").
-            self._tries[candidates] = [self._tokenize(f"{text}\n") for text in candidates]
-        return self._tries[candidates]
+        # The line break tells a candidate from one that goes on after it ("dark" from "dark blue").
+        return [self._tokenize(f"{text}\n") for text in candidates]
 
     def _tokenize(self, text: str) -> list[int]:
+        if text in self._tokenized:
+            return self._tokenized[text]
         data = json.dumps({"content": text, "add_special": False}).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         ask = urllib.request.Request(f"{self._server.listening_address}/tokenize", data, headers)  # noqa: S310 (loopback)
         with urllib.request.urlopen(ask, timeout=60) as answer:  # noqa: S310
             tokens: list[int] = json.load(answer)["tokens"]
+        self._tokenized[text] = tokens
         return tokens
 
 

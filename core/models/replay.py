@@ -78,6 +78,8 @@ class ReplayModel:
                         )
                 places = names.index(options.prompt_column), names.index(options.reply_column)
                 for row in rows.fetchall():
+                    if row[places[0]] is None or row[places[1]] is None:
+                        continue
                     self._replies[str(row[places[0]])] = str(row[places[1]])
         except Faults as error:
             raise ModelUnready(f"replay: {error.findings[0].what} ({error.findings[0].hint})") from None

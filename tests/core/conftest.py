@@ -1,12 +1,16 @@
-"""A desk with a fake model, and pipelines written in place."""
+"""A desk with a fake model, pipelines written in place, random answer types."""
 
+import datetime as dt
+import json
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+from hypothesis import strategies as st
 from pydantic import ConfigDict
 
 import gdo
@@ -17,6 +21,7 @@ from gdo.desk import Desk
 from gdo.ledger import Call, Failure, Ledger
 from gdo.model import Model, Request
 from gdo.models.fake import Fake, FakeModel
+from gdo.schema import AnswerType, Field, Labels, ListOf, Record, Scalar
 
 
 class Held(Backend):
@@ -128,3 +133,62 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
+
+
+NAMES = st.text(alphabet="abcXYZ_ 9\u00e9\u4e2d\"\\'", min_size=1, max_size=8).filter(
+    lambda name: not name.startswith("__")
+)
+LABELS = st.lists(
+    st.text(alphabet='abcde \u00e9"\\/\t', min_size=1, max_size=6).filter(lambda text: text.strip(" \t\"'`.*") == text),
+    min_size=1,
+    max_size=4,
+    unique_by=str.casefold,
+)
+TEXTS = st.text(alphabet=st.characters(codec="utf-8"), max_size=30).map(str.strip)
+
+
+def _records(inner: st.SearchStrategy[AnswerType]) -> st.SearchStrategy[AnswerType]:
+    fields = st.tuples(NAMES, inner, st.text(max_size=5), st.booleans()).map(lambda parts: Field(*parts))
+    return st.lists(fields, min_size=1, max_size=4, unique_by=lambda field: field.name).map(
+        lambda fields: Record(tuple(fields))
+    )
+
+
+WORDS = st.sampled_from(["string", "integer", "number", "boolean", "date", "timestamp"])
+SIMPLE = WORDS.map(Scalar) | LABELS.map(lambda labels: Labels(tuple(labels)))
+TYPES: st.SearchStrategy[AnswerType] = st.recursive(
+    SIMPLE, lambda inner: inner.map(ListOf) | _records(inner), max_leaves=5
+)
+RECORDS = _records(TYPES)
+
+
+def values(answer: AnswerType) -> st.SearchStrategy[object]:
+    """Values as `check` gives them."""
+    match answer:
+        case Scalar(word):
+            return {
+                "string": TEXTS,
+                "integer": st.integers(-(10**17), 10**17),
+                "number": st.decimals(-(10**9), 10**9, places=3).map(float),
+                "boolean": st.booleans(),
+                "date": st.dates(),
+                "timestamp": st.datetimes(dt.datetime(1000, 1, 1)).map(lambda moment: moment.replace(microsecond=0)),
+            }[word]
+        case Labels(labels):
+            return st.sampled_from(labels)
+        case ListOf(item):
+            return st.lists(values(item), max_size=3)
+        case Record(fields):
+            parts = {f.name: values(f.type) | st.none() if f.nullable else values(f.type) for f in fields}
+            return st.fixed_dictionaries(parts).map(lambda value: {f.name: value[f.name] for f in fields})
+
+
+def as_json(value: object) -> str:
+    """A value as the most compact JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=lambda moment: moment.isoformat())
+
+
+@pytest.fixture(scope="session")
+def types() -> SimpleNamespace:
+    """Strategies: RECORDS, values of a type, and a value as JSON."""
+    return SimpleNamespace(RECORDS=RECORDS, values=values, as_json=as_json)

@@ -126,8 +126,14 @@ def test_without_retries_a_row_is_asked_once(bench, batch):
 
 @pytest.mark.parametrize(
     ("reply", "reason"),
-    [("no", "unparsable"), ('{"x": 1', "unparsable"), ('{"l": "JSON", "n": 1}', "invalid"), ('{"l": "a", "n": "x"}', "invalid"), ('{"l": "a"}', "invalid")],
-)  # fmt: skip
+    [
+        ("no", "unparsable"),
+        ('{"x": 1', "unparsable"),
+        ('{"l": "JSON", "n": 1}', "invalid"),
+        ('{"l": "a", "n": "x"}', "invalid"),
+        ('{"l": "a"}', "invalid"),
+    ],
+)
 def test_a_reply_without_json_is_told_from_one_of_another_type(bench, batch, reply, reason):
     here = bench(lambda _: reply)
     output = Record((Field("l", Labels(("a", "b"))), Field("n", Scalar("integer"))))
@@ -135,7 +141,16 @@ def test_a_reply_without_json_is_told_from_one_of_another_type(bench, batch, rep
     assert here.reasons() == [(0, reason)]
 
 
-@pytest.mark.parametrize("reply", ['{"n": %s, "name": "x"}' % ("1" * 5000), '{"n": 1, "name": "\\ud83d"}', '{"n": 1e400, "name": "x"}', "[" * 5000, "\x00"])  # fmt: skip
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"n": %s, "name": "x"}' % ("1" * 5000),
+        '{"n": 1, "name": "\\ud83d"}',
+        '{"n": 1e400, "name": "x"}',
+        "[" * 5000,
+        "\x00",
+    ],
+)
 def test_no_reply_ends_a_run(bench, batch, reply):
     here = bench(lambda _: reply)
     answers = here.ask()(udp(PAIR), batch(title=["a", "b"]))
@@ -189,7 +204,9 @@ def test_answers_are_cached_between_batches_and_runs(bench, batch, tmp_path):
 
 
 def test_nested_answers_become_nested_columns(bench, batch):
-    output = Record((Field("sizes", ListOf(Record((Field("w", Scalar("number")), Field("d", Scalar("date"), nullable=True))))),))
+    output = Record(
+        (Field("sizes", ListOf(Record((Field("w", Scalar("number")), Field("d", Scalar("date"), nullable=True))))),)
+    )
     here = bench(lambda _: '{"sizes": [{"w": 1.5, "d": "2024-01-02"}, {"w": "2"}]}')
     found = here.ask()(udp(output), batch(title=["a"])).column("sizes")
     assert found.type == output.fields[0].type.arrow()
@@ -223,7 +240,9 @@ def test_the_prior_is_paid_for_once_with_a_cache(bench, batch, tmp_path):
 def test_an_answer_does_not_depend_on_its_neighbours(bench, batch):
     titles = [f"t{i}" for i in range(20)]
     whole = bench(style="plain").ask()(udp(LABEL), batch(title=titles)).column("label").to_pylist()
-    alone = [bench(style="plain").ask()(udp(LABEL), batch(title=[title])).column("label").to_pylist()[0] for title in titles]
+    alone = [
+        bench(style="plain").ask()(udp(LABEL), batch(title=[title])).column("label").to_pylist()[0] for title in titles
+    ]
     assert whole == alone
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a table of bad files, a line each)
 """What is wrong with a file is told with its place, in words for a stranger."""
 
 import re

@@ -169,13 +169,18 @@ def test_no_prompt_is_on_disk(tmp_path):
 @pytest.mark.parametrize(
     "other",
     [
-        Request(Head("chat"), "b", Sampling()), Request(Head("plain"), "a", Sampling()),
-        Request(Head("chat"), "a", Sampling(temperature=0.1)), Request(Head("chat"), "a", Sampling(max_tokens=9)),
-        Request(Head("chat"), "a", Sampling(seed=1)), Request(Head("chat"), "a", Sampling(stop=("x",))),
-        Request(Head("chat"), "a", Sampling(), constrained=True), Request(Head("chat"), "a", Sampling(), candidates=("x",)),
-        Request(Head("chat"), "a", Sampling(), turns=(Message("user", "x"),)), Request(Head("chat", text="x"), "a", Sampling()),
+        Request(Head("chat"), "b", Sampling()),
+        Request(Head("plain"), "a", Sampling()),
+        Request(Head("chat"), "a", Sampling(temperature=0.1)),
+        Request(Head("chat"), "a", Sampling(max_tokens=9)),
+        Request(Head("chat"), "a", Sampling(seed=1)),
+        Request(Head("chat"), "a", Sampling(stop=("x",))),
+        Request(Head("chat"), "a", Sampling(), constrained=True),
+        Request(Head("chat"), "a", Sampling(), candidates=("x",)),
+        Request(Head("chat"), "a", Sampling(), turns=(Message("user", "x"),)),
+        Request(Head("chat", text="x"), "a", Sampling()),
     ],
-)  # fmt: skip
+)
 def test_all_that_decides_a_reply_is_in_the_key(other):
     one = Request(Head("chat"), "a", Sampling())
     assert one.key("m") == Request(Head("chat"), "a", Sampling()).key("m")

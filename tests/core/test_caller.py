@@ -140,9 +140,9 @@ def test_a_spent_budget_stops_and_keeps_what_was_paid_for(tmp_path):
 
 def test_a_budget_of_tokens_stops_after_it_is_spent():
     async def work():
-        async with Stand(None, echo, max_tokens=1, concurrency=1) as stand:
+        async with Stand(None, echo, max_tokens=1, concurrency=1, latency_s=0.001) as stand:
             with pytest.raises(BudgetSpent):
-                await stand.ask("a", "b", "c")
+                await stand.ask(*"abcdefgh")
             assert stand.model.calls == 1
 
     asyncio.run(work())
@@ -182,7 +182,7 @@ class Locked(FakeModel):
 def test_a_fatal_error_ends_the_run_and_keeps_the_replies_before_it(tmp_path):
     async def work():
         async with Stand(Cache(tmp_path / "c.sqlite")) as stand:
-            stand.model = stand.caller.model = Locked(Fake(backend="fake", concurrency=1), echo)
+            stand.model = stand.caller.model = Locked(Fake(backend="fake", concurrency=1, latency_s=0.001), echo)
             with pytest.raises(ModelUnready, match="model 'm': the key is refused"):
                 await stand.ask(*"abcdefgh")
             assert stand.model.calls == 3
@@ -222,7 +222,9 @@ def test_every_call_is_written_down():
     async def work():
         async with Stand(None, echo) as stand:
             await stand.ask("a", "b")
-            assert [(call.step, call.model, call.cached, call.attempt) for call in stand.records.made] == [("s", "m", False, 1)] * 2
+            assert [(call.step, call.model, call.cached, call.attempt) for call in stand.records.made] == [
+                ("s", "m", False, 1)
+            ] * 2
             assert all(call.prompt_tokens >= 0 and call.completion_tokens > 0 for call in stand.records.made)
 
     asyncio.run(work())

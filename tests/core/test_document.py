@@ -24,11 +24,28 @@ def test_a_label_no_is_a_word_and_not_false(word):
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("12", 12), ("-7", -7), ("+5", 5), ("0", 0), ("1.5", 1.5), (".5", 0.5), ("1e3", 1000.0), ("true", True), ("FALSE", False),
-        ("null", None), ("~", None), ("", None), ("2024-01-02", "2024-01-02"), ("12:30:00", "12:30:00"), ("007", "007"),
-        ("1_000", "1_000"), ("tRUE", "tRUE"), ("<<", "<<"), ("=", "="), ("12 kg", "12 kg"),
+        ("12", 12),
+        ("-7", -7),
+        ("+5", 5),
+        ("0", 0),
+        ("1.5", 1.5),
+        (".5", 0.5),
+        ("1e3", 1000.0),
+        ("true", True),
+        ("FALSE", False),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("2024-01-02", "2024-01-02"),
+        ("12:30:00", "12:30:00"),
+        ("007", "007"),
+        ("1_000", "1_000"),
+        ("tRUE", "tRUE"),
+        ("<<", "<<"),
+        ("=", "="),
+        ("12 kg", "12 kg"),
     ],
-)  # fmt: skip
+)
 def test_plain_words_have_the_types_of_yaml_1_2(text, value):
     found = data(f"a: {text}")["a"]
     assert (found, type(found)) == (value, type(value))

@@ -9,7 +9,10 @@ from gdo.errors import Faults, Finding, nearest
 
 
 def test_a_finding_reads_place_fault_and_hint():
-    assert str(Finding("p.yaml:3:5", "unknown key 'x'", "did you mean 'y'?")) == "p.yaml:3:5: unknown key 'x' (did you mean 'y'?)"
+    assert (
+        str(Finding("p.yaml:3:5", "unknown key 'x'", "did you mean 'y'?"))
+        == "p.yaml:3:5: unknown key 'x' (did you mean 'y'?)"
+    )
     assert str(Finding("p.yaml:3:5", "is empty")) == "p.yaml:3:5: is empty"
 
 

@@ -1,8 +1,6 @@
 """The grammar is read by a small translator to a regular expression: it has no recursion, so it is one."""
 
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,10 +8,6 @@ from hypothesis import strategies as st
 
 from gdo.grammar import MAX_CHARS, MAX_ITEMS, grammar
 from gdo.schema import Field, Labels, ListOf, Record, Scalar
-
-_spec = importlib.util.spec_from_file_location("answer_types", Path(__file__).parent / "answer_types.py")
-types = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(types)
 
 _ESCAPES = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
 
@@ -39,15 +33,15 @@ def pattern(text):
     return re.compile(translated(rules["root"]))
 
 
-@given(st.data())
-def test_every_compact_json_of_a_type_is_a_sentence(data):
+@given(data=st.data())
+def test_every_compact_json_of_a_type_is_a_sentence(types, data):
     answer = data.draw(types.RECORDS)
     text = types.as_json(data.draw(types.values(answer)))
     assert pattern(grammar(answer)).fullmatch(text), (grammar(answer), text)
 
 
-@given(st.data())
-def test_no_layout_is_a_sentence(data):
+@given(data=st.data())
+def test_no_layout_is_a_sentence(types, data):
     answer = data.draw(types.RECORDS)
     text = types.as_json(data.draw(types.values(answer)))
     assert not pattern(grammar(answer)).fullmatch(text.replace("{", "{ ", 1))
@@ -79,7 +73,9 @@ def test_a_number_that_is_no_json_is_no_sentence(text):
 
 def test_only_labels_are_sentences():
     found = pattern(grammar(Labels(("red", 'the "big" one', "a\\b", "a\nb", "rosé"))))
-    assert [bool(found.fullmatch(text)) for text in ('"red"', '"the \\"big\\" one"', '"a\\\\b"', '"a\\nb"', '"rosé"')] == [True] * 5
+    assert [
+        bool(found.fullmatch(text)) for text in ('"red"', '"the \\"big\\" one"', '"a\\\\b"', '"a\\nb"', '"rosé"')
+    ] == [True] * 5
     assert not found.fullmatch('"green"')
 
 

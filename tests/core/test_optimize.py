@@ -35,7 +35,7 @@ def carried_out(plan, folder: Path):
 
     ledger = Ledger(Silent())
     with Desk(plan.models, plan.folder, ledger, None) as desk:
-        DuckDBRunner(desk, folder / "spill.duckdb", "run", 8).run(plan)
+        DuckDBRunner(desk, folder / "spill.duckdb", "run", 1000).run(plan)
     rows = pyarrow.parquet.read_table(folder / "out.parquet").to_pylist()
     return rows, sum(count.calls for count in ledger.steps.values())
 
@@ -48,28 +48,55 @@ MAP = '{op: map, prompt: "{{ title }} {{ note }}", output: {x: string}}'
 
 MOVES = {
     "past a map": ([MAP, "{op: sql, query: SELECT * FROM input WHERE price > 2}"], ["sql", "map"]),
-    "past two": ([MAP, '{op: clean, column: brand, prompt: "{{ brand }}"}', "{op: sql, query: SELECT * FROM input WHERE price > 2}"], ["sql", "map", "clean"]),
-    "past a filter": (['{op: filter, prompt: "{{ title }}{{ note }}?"}', "{op: sql, query: SELECT * FROM input WHERE price > 2}"], ["sql", "filter"]),
-    "past a map with a condition": ([MAP.replace("}}", "}, where: price < 4}", 2).replace("}, where: price < 4} {{ note }, where: price < 4}", "}} {{ note }}"), "{op: sql, query: SELECT * FROM input WHERE price > 2}"], ["sql", "map"]),
-}  # fmt: skip
+    "past two": (
+        [
+            MAP,
+            '{op: clean, column: brand, prompt: "{{ brand }}"}',
+            "{op: sql, query: SELECT * FROM input WHERE price > 2}",
+        ],
+        ["sql", "map", "clean"],
+    ),
+    "past a filter": (
+        ['{op: filter, prompt: "{{ title }}{{ note }}?"}', "{op: sql, query: SELECT * FROM input WHERE price > 2}"],
+        ["sql", "filter"],
+    ),
+}
 MOVES["past a map with a condition"] = (
-    ['{op: map, prompt: "{{ title }} {{ note }}", output: {x: string}, where: price < 4}', "{op: sql, query: SELECT * FROM input WHERE price > 2}"],
+    [
+        '{op: map, prompt: "{{ title }} {{ note }}", output: {x: string}, where: price < 4}',
+        "{op: sql, query: SELECT * FROM input WHERE price > 2}",
+    ],
     ["sql", "map"],
-)  # fmt: skip
+)
 
 STAYS = {
     "behind what it reads": [MAP, "{op: sql, query: SELECT * FROM input WHERE x LIKE '%1%'}"],
     "behind what it reads in another case": [MAP, "{op: sql, query: SELECT * FROM input WHERE X LIKE '%1%'}"],
-    "behind a column that was cleaned": ['{op: clean, column: brand, prompt: "{{ brand }}"}', "{op: sql, query: SELECT * FROM input WHERE brand = 'b1'}"],
-    "behind a step that fails the run": [MAP.replace("output", "on_error: fail, output"), "{op: sql, query: SELECT * FROM input WHERE price > 2}"],
-    "behind a step that makes rows": ['{op: expand, prompt: "{{ title }}", output: {part: string}}', "{op: sql, query: SELECT * FROM input WHERE price > 2}"],
+    "behind a column that was cleaned": [
+        '{op: clean, column: brand, prompt: "{{ brand }}"}',
+        "{op: sql, query: SELECT * FROM input WHERE brand = 'b1'}",
+    ],
+    "behind a step that fails the run": [
+        MAP.replace("output", "on_error: fail, output"),
+        "{op: sql, query: SELECT * FROM input WHERE price > 2}",
+    ],
+    "behind a step that makes rows": [
+        '{op: expand, prompt: "{{ note }}", output: {part: string}}',
+        "{op: sql, query: SELECT * FROM input WHERE price > 2}",
+    ],
     "with a limit": [MAP, "{op: sql, query: SELECT * FROM input WHERE price > 2 LIMIT 3}"],
     "with an order": [MAP, "{op: sql, query: SELECT * FROM input WHERE price > 2 ORDER BY note}"],
     "with a subquery": [MAP, "{op: sql, query: SELECT * FROM input WHERE price > (SELECT avg(price) FROM input)}"],
     "with fewer columns": [MAP, "{op: sql, query: 'SELECT title, x FROM input WHERE price > 2'}"],
-    "with a window": [MAP, "{op: sql, query: SELECT * FROM input QUALIFY row_number() OVER (PARTITION BY brand) = 1}"],
-    "behind a group": ['{op: reduce, by: [brand], prompt: "{% for row in rows %}{{ row.title }}{% endfor %}", output: {x: string}}', "{op: sql, query: SELECT * FROM input WHERE brand = 'b1'}"],
-}  # fmt: skip
+    "with a window": [
+        MAP,
+        "{op: sql, query: SELECT * FROM input QUALIFY row_number() OVER (PARTITION BY brand ORDER BY note) = 1}",
+    ],
+    "behind a group": [
+        '{op: reduce, by: [brand], prompt: "{% for row in rows %}{{ row.title }}{% endfor %}", output: {x: string}}',
+        "{op: sql, query: SELECT * FROM input WHERE brand = 'b1'}",
+    ],
+}
 
 
 @pytest.mark.parametrize("name", MOVES)
@@ -77,7 +104,7 @@ def test_a_condition_moves_ahead_and_the_rows_stay_the_same(many, name):
     lines, order = MOVES[name]
     before = many.load(steps(*lines)).plan(rewritten=False)
     after = conditions_first(before)
-    assert [node.id for node in after.nodes] == sorted([node.id for node in after.nodes], key=lambda n: [n for n in order].index(n))
+    assert [node.id for node in after.nodes] == sorted([node.id for node in after.nodes], key=order.index)
     first, calls = carried_out(before, many.folder)
     second, fewer = carried_out(optimize(before), many.folder)
     assert first == second
@@ -90,7 +117,8 @@ def test_a_condition_stays_where_moving_would_change_something(many, name):
     assert conditions_first(before).text() == before.text()
     first, calls = carried_out(before, many.folder)
     second, same = carried_out(optimize(before), many.folder)
-    assert (first, calls) == (second, same)
+    assert sorted(map(repr, first)) == sorted(map(repr, second))
+    assert calls == same
 
 
 def test_the_plan_texts_before_and_after_a_move(many):
@@ -121,7 +149,10 @@ def test_a_condition_stays_behind_a_step_that_others_read(many):
 
 
 def test_only_the_columns_that_are_needed_are_read(many):
-    text = steps('{op: map, prompt: "{{ title }}", output: {x: string}, where: price > 1}', "{op: sql, query: 'SELECT x, brand FROM input'}")
+    text = steps(
+        '{op: map, prompt: "{{ title }}", output: {x: string}, where: price > 1}',
+        "{op: sql, query: 'SELECT x, brand FROM input'}",
+    )
     before = many.load(text).plan(rewritten=False)
     after = read_needed_columns(before)
     assert after.text().splitlines()[0] == "source = path: many.csv [title, price, brand]"
@@ -140,8 +171,19 @@ def test_only_the_columns_that_are_needed_are_read(many):
         (["{op: sql, query: 'SELECT #2 AS second FROM input'}"], ("title", "price", "brand", "note")),
         (["{op: sql, query: SELECT title FROM (FROM input)}"], ("title", "price", "brand", "note")),
         (["{op: sql, query: SELECT COLUMNS('t.*') FROM input}"], ("title", "price", "brand", "note")),
-        (['{op: map, prompt: "{{ title }}", output: {x: string}, where: PRICE > 1}', "{op: sql, query: SELECT x FROM input}"], ("title", "price")),
-        (['{op: reduce, by: [brand], prompt: "{% for row in rows %}{{ row.title }}{% endfor %}", output: {x: string}}'], ("title", "brand")),
+        (
+            [
+                '{op: map, prompt: "{{ title }}", output: {x: string}, where: PRICE > 1}',
+                "{op: sql, query: SELECT x FROM input}",
+            ],
+            ("title", "price"),
+        ),
+        (
+            [
+                '{op: reduce, by: [brand], prompt: "{% for row in rows %}{{ row.title }}{% endfor %}", output: {x: string}}'
+            ],
+            ("title", "brand"),
+        ),
         (['{op: reduce, by: [brand], prompt: "{{ rows }}", output: {x: string}}'], ("title", "price", "brand", "note")),
     ],
 )

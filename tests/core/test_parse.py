@@ -43,17 +43,37 @@ def test_the_answer_is_found_in_what_models_write_around_it(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "", "   ", "I cannot do that.", '{"name": "Nike", "n"', '{"name": "Ni', "{", "[", "}", "```json\n```", "<think>hm",
-        "<think>{}</think>", "null", "[]", '{"name": "Nike"}', '{"name": "Nike", "n": null}', "{'name': 'Nike', 'n': 3}",
-        '{"name": ["a"], "n": 3}', "NaN", '{"name": "a", "n": NaN}', '{"name": "a", "n": 1e999}',
+        "",
+        "   ",
+        "I cannot do that.",
+        '{"name": "Nike", "n"',
+        '{"name": "Ni',
+        "{",
+        "[",
+        "}",
+        "```json\n```",
+        "<think>hm",
+        "<think>{}</think>",
+        "null",
+        "[]",
+        '{"name": "Nike"}',
+        '{"name": "Nike", "n": null}',
+        "{'name': 'Nike', 'n': 3}",
+        '{"name": ["a"], "n": 3}',
+        "NaN",
+        '{"name": "a", "n": NaN}',
+        '{"name": "a", "n": 1e999}',
     ],
-)  # fmt: skip
+)
 def test_what_holds_no_whole_answer_is_a_fault(text):
     with pytest.raises(AnswerFault):
         parse_reply(text, PAIR)
 
 
-@pytest.mark.parametrize("text", ["Nike", '"Nike"', '{"name": "Nike"}', "```\nNike\n```", "<think>x</think> Nike", '["Nike"][0] {"name": "Nike"}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["Nike", '"Nike"', '{"name": "Nike"}', "```\nNike\n```", "<think>x</think> Nike", '["Nike"][0] {"name": "Nike"}'],
+)
 def test_a_bare_value_is_enough_for_one_field(text):
     assert parse_reply(text, NAME) == {"name": "Nike"}
 
@@ -71,7 +91,7 @@ def test_a_comma_within_a_text_is_left_alone(text):
     assert parse_reply(text, PAIR) == json.loads(text)
 
 
-@pytest.mark.parametrize("text", ['{"n": %s}', "Sure: {\"n\": %s}", '{"n": "%s"}', "%s"])
+@pytest.mark.parametrize("text", ['{"n": %s}', 'Sure: {"n": %s}', '{"n": "%s"}', "%s"])
 def test_a_number_of_thousands_of_digits_is_a_fault(text):
     with pytest.raises(AnswerFault):
         parse_reply(text % ("1" * 5000), Record((Field("n", Scalar("integer")),)))
@@ -103,9 +123,18 @@ def test_any_heap_of_brackets_gives_an_answer_or_a_fault(text):
 
 
 @pytest.mark.parametrize(
-    "made", ["'x' * 10_000_000", "'{' * 300_000", "'[' * 300_000", "'{\"a\": ' * 200_000", "'<think>' * 500_000", "'```' * 300_000",
-             "'{\"name\": \"' + 'y' * 10_000_000", "',' + ' ' * 500_000"],
-)  # fmt: skip
+    "made",
+    [
+        "'x' * 10_000_000",
+        "'{' * 300_000",
+        "'[' * 300_000",
+        "'{\"a\": ' * 200_000",
+        "'<think>' * 500_000",
+        "'```' * 300_000",
+        "'{\"name\": \"' + 'y' * 10_000_000",
+        "',' + ' ' * 500_000",
+    ],
+)
 def test_a_reply_of_megabytes_is_read_in_seconds(made):
     code = (
         "from gdo.parse import parse_reply\nfrom gdo.schema import *\nfrom gdo.scalars import AnswerFault\n"
@@ -119,11 +148,17 @@ def test_a_reply_of_megabytes_is_read_in_seconds(made):
 @pytest.mark.parametrize(
     ("kind", "line", "value"),
     [
-        (Scalar("string"), " Nike ", "Nike"), (Scalar("string"), "12", "12"), (Scalar("integer"), "12", 12),
-        (Scalar("boolean"), "yes", True), (Scalar("boolean"), " No.", False), (Labels(("a", "b")), '"A"', "a"),
-        (ListOf(Scalar("integer")), "[1,2]", [1, 2]), (Scalar("number"), "1.5", 1.5), (Labels(("no", "yes")), "no", "no"),
+        (Scalar("string"), " Nike ", "Nike"),
+        (Scalar("string"), "12", "12"),
+        (Scalar("integer"), "12", 12),
+        (Scalar("boolean"), "yes", True),
+        (Scalar("boolean"), " No.", False),
+        (Labels(("a", "b")), '"A"', "a"),
+        (ListOf(Scalar("integer")), "[1,2]", [1, 2]),
+        (Scalar("number"), "1.5", 1.5),
+        (Labels(("no", "yes")), "no", "no"),
     ],
-)  # fmt: skip
+)
 def test_a_line_is_bare_text_or_a_json_value(kind, line, value):
     assert parse_line(line, Record((Field("it", kind),))) == {"it": value}
 

@@ -15,7 +15,9 @@ def udp(output=BRAND, template="Title: {{ title }}", **more):
 
 
 def test_a_plain_head_shows_the_examples_as_they_will_be_continued():
-    found = udp(system="Normalise.", task="Do it.", examples=(Example({"title": "NIKE AIR"}, {"brand": "Nike"}),)).head("plain")
+    found = udp(system="Normalise.", task="Do it.", examples=(Example({"title": "NIKE AIR"}, {"brand": "Nike"}),)).head(
+        "plain"
+    )
     assert found.text == "Normalise.\n\nTitle: NIKE AIR\nBrand: Nike\n\n"
 
 
@@ -42,8 +44,10 @@ def test_several_fields_are_asked_and_shown_as_json():
 def test_a_chat_head_has_the_system_words_and_the_examples_as_turns():
     made = udp(system="Normalise.", task="Do it.", examples=(Example({"title": "a"}, {"brand": "Nike"}),))
     assert [(m.role, m.content) for m in made.head("chat").messages] == [
-        ("system", "Normalise.\n\nDo it."), ("user", "Title: a"), ("assistant", '{"brand":"Nike"}'),
-    ]  # fmt: skip
+        ("system", "Normalise.\n\nDo it."),
+        ("user", "Title: a"),
+        ("assistant", '{"brand":"Nike"}'),
+    ]
 
 
 def test_a_chat_head_without_words_has_no_system_turn():

@@ -35,10 +35,13 @@ def test_a_value_written_as_text_loses_nothing(word, draw):
 
 
 @pytest.mark.parametrize("word", CHECKS)
-@given(value=st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2), max_leaves=3,
-))  # fmt: skip
+@given(
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+        max_leaves=3,
+    )
+)
 def test_whatever_comes_is_checked_or_an_answer_fault(word, value):
     try:
         CHECKS[word](value)
@@ -49,12 +52,22 @@ def test_whatever_comes_is_checked_or_an_answer_fault(word, value):
 @pytest.mark.parametrize(
     ("word", "given_", "value"),
     [
-        ("integer", "12", 12), ("integer", 12.0, 12), ("integer", "12.0", 12), ("number", "1,5", 1.5), ("number", "\u22123", -3.0),
-        ("number", 3, 3.0), ("boolean", "Yes.", True), ("boolean", "FALSE", False), ("string", 5, "5"), ("string", " a ", "a"),
-        ("date", "2024-12-31", dt.date(2024, 12, 31)), ("timestamp", "2024-12-31T01:00:00+01:00", dt.datetime(2024, 12, 31)),
-        ("timestamp", "2024-12-31", dt.datetime(2024, 12, 31)), ("timestamp", "2024-12-31T00:00:00Z", dt.datetime(2024, 12, 31)),
+        ("integer", "12", 12),
+        ("integer", 12.0, 12),
+        ("integer", "12.0", 12),
+        ("number", "1,5", 1.5),
+        ("number", "\u22123", -3.0),
+        ("number", 3, 3.0),
+        ("boolean", "Yes.", True),
+        ("boolean", "FALSE", False),
+        ("string", 5, "5"),
+        ("string", " a ", "a"),
+        ("date", "2024-12-31", dt.date(2024, 12, 31)),
+        ("timestamp", "2024-12-31T01:00:00+01:00", dt.datetime(2024, 12, 31)),
+        ("timestamp", "2024-12-31", dt.datetime(2024, 12, 31)),
+        ("timestamp", "2024-12-31T00:00:00Z", dt.datetime(2024, 12, 31)),
     ],
-)  # fmt: skip
+)
 def test_a_near_miss_that_loses_nothing_is_mended(word, given_, value):
     found = CHECKS[word](given_)
     assert (found, type(found)) == (value, type(value))
@@ -63,13 +76,33 @@ def test_a_near_miss_that_loses_nothing_is_mended(word, given_, value):
 @pytest.mark.parametrize(
     ("word", "given_"),
     [
-        ("integer", 1.5), ("integer", True), ("integer", "many"), ("integer", 2**63), ("integer", None), ("integer", "1,5"),
-        ("number", "1,234"), ("number", "nan"), ("number", math.inf), ("number", "inf"), ("number", False), ("number", "12 kg"),
-        ("boolean", 1), ("boolean", "maybe"), ("boolean", None), ("string", True), ("string", None), ("string", ["a"]),
-        ("date", "31.12.2024"), ("date", "2024-02-30"), ("date", 20241231), ("date", ""), ("timestamp", "noon"),
-        ("timestamp", 0), ("number", 10**400),
+        ("integer", 1.5),
+        ("integer", True),
+        ("integer", "many"),
+        ("integer", 2**63),
+        ("integer", None),
+        ("integer", "1,5"),
+        ("number", "1,234"),
+        ("number", "nan"),
+        ("number", math.inf),
+        ("number", "inf"),
+        ("number", False),
+        ("number", "12 kg"),
+        ("boolean", 1),
+        ("boolean", "maybe"),
+        ("boolean", None),
+        ("string", True),
+        ("string", None),
+        ("string", ["a"]),
+        ("date", "31.12.2024"),
+        ("date", "2024-02-30"),
+        ("date", 20241231),
+        ("date", ""),
+        ("timestamp", "noon"),
+        ("timestamp", 0),
+        ("number", 10**400),
     ],
-)  # fmt: skip
+)
 def test_what_would_lose_something_is_a_fault(word, given_):
     with pytest.raises(AnswerFault):
         CHECKS[word](given_)

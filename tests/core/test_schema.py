@@ -1,7 +1,4 @@
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import jsonschema
 import pyarrow as pa
@@ -11,11 +8,6 @@ from hypothesis import strategies as st
 
 from gdo.scalars import AnswerFault
 from gdo.schema import Field, Labels, ListOf, Record, Scalar, parse_record
-
-_spec = importlib.util.spec_from_file_location("answer_types", Path(__file__).parent / "answer_types.py")
-types = importlib.util.module_from_spec(_spec)
-sys.modules.setdefault("answer_types", types)
-_spec.loader.exec_module(types)
 
 
 def record(declared):
@@ -31,15 +23,15 @@ def problems(declared):
     return found
 
 
-@given(st.data())
-def test_a_checked_value_is_itself(data):
+@given(data=st.data())
+def test_a_checked_value_is_itself(types, data):
     answer = data.draw(types.RECORDS)
     value = data.draw(types.values(answer))
     assert answer.check(json.loads(types.as_json(value))) == value
 
 
-@given(st.data())
-def test_what_is_checked_fulfils_the_json_schema(data):
+@given(data=st.data())
+def test_what_is_checked_fulfils_the_json_schema(types, data):
     answer = data.draw(types.RECORDS)
     value = json.loads(types.as_json(data.draw(types.values(answer))))
     checker = jsonschema.Draft202012Validator(answer.json_schema())
@@ -47,15 +39,15 @@ def test_what_is_checked_fulfils_the_json_schema(data):
     checker.validate(value)
 
 
-@given(st.data())
-def test_what_is_checked_fits_its_arrow_type(data):
+@given(data=st.data())
+def test_what_is_checked_fits_its_arrow_type(types, data):
     answer = data.draw(types.RECORDS)
     value = data.draw(types.values(answer))
     assert pa.array([value, None], answer.arrow()).null_count == 1
 
 
-@given(st.data())
-def test_a_value_that_the_schema_refuses_is_not_taken_as_it_is(data):
+@given(data=st.data())
+def test_a_value_that_the_schema_refuses_is_not_taken_as_it_is(types, data):
     """Whatever check lets through has become a value of the type."""
     answer = data.draw(types.RECORDS)
     other = data.draw(types.RECORDS.flatmap(types.values))
@@ -67,18 +59,37 @@ def test_a_value_that_the_schema_refuses_is_not_taken_as_it_is(data):
 
 
 def test_words_and_their_aliases_are_types():
-    declared = {"a": "string", "b": "str", "c": "int", "d": "float", "e": "bool", "f": "date", "g": "datetime", "h": "list[list[int]]"}
+    declared = {
+        "a": "string",
+        "b": "str",
+        "c": "int",
+        "d": "float",
+        "e": "bool",
+        "f": "date",
+        "g": "datetime",
+        "h": "list[list[int]]",
+    }
     found = record(declared).arrow()
     assert [found.field(i).type for i in range(8)] == [
-        pa.string(), pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.date32(), pa.timestamp("us"),
+        pa.string(),
+        pa.string(),
+        pa.int64(),
+        pa.float64(),
+        pa.bool_(),
+        pa.date32(),
+        pa.timestamp("us"),
         pa.list_(pa.list_(pa.int64())),
-    ]  # fmt: skip
+    ]
 
 
 def test_a_field_is_described_nullable_or_labelled():
     found = record({"color": {"labels": ["red", "no"], "nullable": True, "description": "the main one"}}).fields[0]
     assert found == Field("color", Labels(("red", "no")), "the main one", nullable=True)
-    assert found.json_schema() == {"type": ["string", "null"], "enum": ["red", "no", None], "description": "the main one"}
+    assert found.json_schema() == {
+        "type": ["string", "null"],
+        "enum": ["red", "no", None],
+        "description": "the main one",
+    }
 
 
 def test_a_mapping_without_words_of_ours_is_a_nested_record():
@@ -167,11 +178,16 @@ def test_a_type_of_a_thousand_brackets_is_a_problem_and_no_crash():
     assert problems({"a": "list[" * 3000 + "string" + "]" * 3000})
 
 
-@given(st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["string", "list[int]"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["type", "labels", "nullable", "a", "__b"]), inner, max_size=3), max_leaves=8,
-))  # fmt: skip
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["string", "list[int]"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["type", "labels", "nullable", "a", "__b"]), inner, max_size=3)
+        ),
+        max_leaves=8,
+    )
+)
 def test_whatever_is_declared_gives_a_record_or_problems(declared):
     found = []
     answer = parse_record(declared, lambda *problem: found.append(problem))

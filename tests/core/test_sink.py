@@ -14,7 +14,11 @@ from gdo.errors import RunFailed
 from gdo.sink import FileWriter, Sink, open_writer, suffix
 
 SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string()), ("tags", pa.list_(pa.string()))])
-ROWS = [{"n": 1, "text": 'a, "b"\nc', "tags": ["x", "é"]}, {"n": None, "text": None, "tags": None}, {"n": 3, "text": "", "tags": []}]
+ROWS = [
+    {"n": 1, "text": 'a, "b"\nc', "tags": ["x", "é"]},
+    {"n": None, "text": None, "tags": None},
+    {"n": 3, "text": "", "tags": []},
+]
 BATCH = pa.RecordBatch.from_pylist(ROWS, SCHEMA)
 
 
@@ -48,7 +52,9 @@ def test_gz_is_gzip(tmp_path, name):
     assert b"n" in gzip.decompress(written(tmp_path, path=name).read_bytes())
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.csv.gz", "a.jsonl.gz", "a.csv.zst", "a.jsonl.zst", "a.ndjson", "a.parquet"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["a.csv", "a.tsv", "a.jsonl", "a.csv.gz", "a.jsonl.gz", "a.csv.zst", "a.jsonl.zst", "a.ndjson", "a.parquet"]
+)
 def test_what_was_written_can_be_read_again(tmp_path, name):
     from gdo.api import read_sink
 
@@ -136,12 +142,19 @@ def test_columns_may_have_any_name(tmp_path, name):
 
 
 ODD = {
-    "decimal": pa.array([decimal.Decimal("1.50")]), "binary": pa.array([b"\x00\xff"]), "time": pa.array([dt.time(10, 30)]),
-    "zoned": pa.array([dt.datetime(2024, 1, 2, tzinfo=dt.UTC)]), "dictionary": pa.array(["x"]).dictionary_encode(),
-    "struct": pa.array([{"a": decimal.Decimal(1)}]), "duration": pa.array([dt.timedelta(days=1)]), "interval": pa.array([pa.MonthDayNano([0, 1, 0])]),
-    "null": pa.nulls(1), "map": pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64())), "dates": pa.array([[dt.date(2024, 1, 2)]]),
+    "decimal": pa.array([decimal.Decimal("1.50")]),
+    "binary": pa.array([b"\x00\xff"]),
+    "time": pa.array([dt.time(10, 30)]),
+    "zoned": pa.array([dt.datetime(2024, 1, 2, tzinfo=dt.UTC)]),
+    "dictionary": pa.array(["x"]).dictionary_encode(),
+    "struct": pa.array([{"a": decimal.Decimal(1)}]),
+    "duration": pa.array([dt.timedelta(days=1)]),
+    "interval": pa.array([pa.MonthDayNano([0, 1, 0])]),
+    "null": pa.nulls(1),
+    "map": pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64())),
+    "dates": pa.array([[dt.date(2024, 1, 2)]]),
     "big": pa.array([[2**70]], pa.list_(pa.decimal128(38, 0))),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ODD)
@@ -160,7 +173,9 @@ def test_a_number_is_a_number_in_jsonl(tmp_path):
     assert json.loads(place.read_text()) == {"x": 1.5}
 
 
-@pytest.mark.parametrize("sink", [{"path": "sub.csv"}, {"path": "file/a.csv"}, {"database": "text.duckdb", "table": "t"}])
+@pytest.mark.parametrize(
+    "sink", [{"path": "sub.csv"}, {"path": "file/a.csv"}, {"database": "text.duckdb", "table": "t"}]
+)
 def test_a_place_that_cannot_be_written_is_told(tmp_path, sink):
     (tmp_path / "sub.csv").mkdir()
     (tmp_path / "file").write_text("x")
@@ -170,13 +185,24 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path, sink):
 
 
 @pytest.mark.parametrize(
-    ("path", "ending"), [("a.csv", ".csv"), ("A.CSV.GZ", ".csv"), ("a.jsonl.zst", ".jsonl"), ("a.gz", ""), ("x/y.parquet", ".parquet"), ("a", "")]
-)  # fmt: skip
+    ("path", "ending"),
+    [
+        ("a.csv", ".csv"),
+        ("A.CSV.GZ", ".csv"),
+        ("a.jsonl.zst", ".jsonl"),
+        ("a.gz", ""),
+        ("x/y.parquet", ".parquet"),
+        ("a", ""),
+    ],
+)
 def test_the_ending_tells_the_format(path, ending):
     assert suffix(path) == ending
 
 
-@pytest.mark.parametrize("sink", [{}, {"path": "a.csv", "database": "b"}, {"database": "b"}, {"table": "t"}, {"path": "a.txt"}, {"path": "a"}])
+@pytest.mark.parametrize(
+    "sink",
+    [{}, {"path": "a.csv", "database": "b"}, {"database": "b"}, {"table": "t"}, {"path": "a.txt"}, {"path": "a"}],
+)
 def test_a_sink_is_a_file_or_a_table(sink):
     with pytest.raises(ValidationError):
         Sink(**sink)

@@ -33,7 +33,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.ndjson", "a.parquet", "a.csv.gz", "a.jsonl.gz", "A.CSV"])
+@pytest.mark.parametrize(
+    "name", ["a.csv", "a.tsv", "a.jsonl", "a.ndjson", "a.parquet", "a.csv.gz", "a.jsonl.gz", "A.CSV"]
+)
 def test_a_file_is_read_by_its_ending(folder, name):
     assert read(folder, path=name).to_pylist() == TABLE.to_pylist()
     assert source_schema(Source(path=name), folder).names == ["title", "price"]
@@ -78,7 +80,14 @@ def test_a_column_may_have_any_name(tmp_path, name):
     assert source_schema(Source(path="a.parquet"), tmp_path).names == [name]
 
 
-@pytest.mark.parametrize("sql", ["SELECT title FROM 'a.csv' WHERE price > 3", "SELECT title FROM 'a.csv' WHERE price > 3;", "FROM 'a.csv' SELECT title WHERE price > 3 -- the rest"])  # fmt: skip
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT title FROM 'a.csv' WHERE price > 3",
+        "SELECT title FROM 'a.csv' WHERE price > 3;",
+        "FROM 'a.csv' SELECT title WHERE price > 3 -- the rest",
+    ],
+)
 def test_a_query_finds_files_beside_the_pipeline(folder, sql):
     assert read(folder, sql=sql).to_pylist() == [{"title": "it's"}]
 
@@ -86,7 +95,9 @@ def test_a_query_finds_files_beside_the_pipeline(folder, sql):
 def database(path, table="t"):
     with duckdb.connect(str(path)) as connection:
         quoted = '"' + table.replace('"', '""') + '"'
-        connection.execute(f"CREATE TABLE {quoted} AS SELECT 1 AS a; CREATE SCHEMA s; CREATE TABLE s.u AS SELECT 2 AS b")
+        connection.execute(
+            f"CREATE TABLE {quoted} AS SELECT 1 AS a; CREATE SCHEMA s; CREATE TABLE s.u AS SELECT 2 AS b"
+        )
 
 
 @pytest.mark.parametrize("table", ["t", 'my "table"', "select", "a b", "it's"])
@@ -103,7 +114,9 @@ def test_a_table_of_a_schema_is_read(tmp_path):
 def test_a_query_over_a_database_sees_its_tables_and_the_files(tmp_path):
     database(tmp_path / "shop.duckdb")
     (tmp_path / "a.csv").write_text("a,c\n1,x\n")
-    assert read(tmp_path, database="shop.duckdb", sql="SELECT c FROM t JOIN 'a.csv' USING (a)").to_pylist() == [{"c": "x"}]
+    assert read(tmp_path, database="shop.duckdb", sql="SELECT c FROM t JOIN 'a.csv' USING (a)").to_pylist() == [
+        {"c": "x"}
+    ]
 
 
 def test_a_table_that_has_the_dot_of_no_schema_in_its_name_is_read(tmp_path):
@@ -121,14 +134,23 @@ def test_a_database_is_not_written_to(tmp_path):
 @pytest.mark.parametrize(
     ("source", "phrase"),
     [
-        ({"path": "b.csv"}, "no such file 'b.csv'"), ({"path": "none/b.csv"}, "no such file"), ({"path": "*.xml"}, "no file matches"),
-        ({"path": "."}, "is a folder"), ({"path": "notes.txt"}, "unknown kind"), ({"sql": "SELECT * FROM 'none.csv'"}, "cannot be read"),
-        ({"sql": "SELEC"}, "cannot be read"), ({"sql": ""}, "cannot be read"), ({"sql": "SELECT 1; SELECT 2"}, "cannot be read"),
-        ({"database": "none.duckdb", "table": "t"}, "no database file"), ({"database": "notes.txt", "table": "t"}, "not a DuckDB database"),
-        ({"path": "broken.parquet"}, "cannot be read"), ({"path": "broken.csv.gz"}, "cannot be read"), ({"path": "broken.jsonl"}, "cannot be read"),
+        ({"path": "b.csv"}, "no such file 'b.csv'"),
+        ({"path": "none/b.csv"}, "no such file"),
+        ({"path": "*.xml"}, "no file matches"),
+        ({"path": "."}, "is a folder"),
+        ({"path": "notes.txt"}, "unknown kind"),
+        ({"sql": "SELECT * FROM 'none.csv'"}, "cannot be read"),
+        ({"sql": "SELEC"}, "cannot be read"),
+        ({"sql": ""}, "cannot be read"),
+        ({"sql": "SELECT 1; SELECT 2"}, "cannot be read"),
+        ({"database": "none.duckdb", "table": "t"}, "no database file"),
+        ({"database": "notes.txt", "table": "t"}, "not a DuckDB database"),
+        ({"path": "broken.parquet"}, "cannot be read"),
+        ({"path": "broken.csv.gz"}, "cannot be read"),
+        ({"path": "broken.jsonl"}, "cannot be read"),
         ({"path": "empty.parquet"}, "cannot be read"),
     ],
-)  # fmt: skip
+)
 def test_a_source_that_cannot_be_read_is_told(folder, source, phrase):
     (folder / "notes.txt").write_text("x")
     for name in ("broken.parquet", "broken.csv.gz", "broken.jsonl"):
@@ -145,9 +167,16 @@ def test_an_unknown_path_names_its_neighbour(folder):
 
 @pytest.mark.parametrize(
     "source",
-    [{}, {"path": "a", "sql": "b"}, {"path": "a", "table": "t"}, {"table": "t"}, {"database": "d"}, {"sql": "s", "table": "t", "database": "d"},
-     {"path": "a", "format": "xls"}],
-)  # fmt: skip
+    [
+        {},
+        {"path": "a", "sql": "b"},
+        {"path": "a", "table": "t"},
+        {"table": "t"},
+        {"database": "d"},
+        {"sql": "s", "table": "t", "database": "d"},
+        {"path": "a", "format": "xls"},
+    ],
+)
 def test_a_source_is_one_thing(source):
     with pytest.raises(ValidationError):
         Source(**source)
@@ -158,7 +187,13 @@ VIEWS = [pa.string_view(), pa.large_string(), pa.string(), pa.dictionary(pa.int3
 
 @pytest.mark.parametrize("kind", VIEWS)
 def test_an_arrow_stream_of_any_kind_of_text_is_a_source(project, kind):
-    table = pa.table({"title": pa.array(["a", None, "a"]).cast(kind) if not pa.types.is_dictionary(kind) else pa.array(["a", None, "a"]).dictionary_encode()})
+    table = pa.table(
+        {
+            "title": pa.array(["a", None, "a"]).cast(kind)
+            if not pa.types.is_dictionary(kind)
+            else pa.array(["a", None, "a"]).dictionary_encode()
+        }
+    )
     text = 'steps: [{op: map, model: fake, prompt: "{{ title }}", output: {x: string}}]\nsink: {path: out.parquet}\n'
     found = project.load(text, source=table).run().table().to_pylist()
     assert [row["title"] for row in found] == ["a", None, "a"]

@@ -56,11 +56,13 @@ def test_a_way_out_of_the_sandbox_is_closed(source):
 @pytest.mark.parametrize(
     "source",
     [
-        "{{ 'a'|center(5000000)|length }}", "{{ 'a'.ljust(5000000)|length }}", "{{ '%5000000d'|format(1)|length }}",
+        "{{ 'a'|center(5000000)|length }}",
+        "{{ 'a'.ljust(5000000)|length }}",
+        "{{ '%5000000d'|format(1)|length }}",
         "{{ '{:5000000}'.format(1)|length }}",
         "{% set ns = namespace(x='aa') %}{% for i in range(22) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x|length }}",
     ],
-)  # fmt: skip
+)
 def test_a_text_of_millions_is_refused_also_within(source):
     with pytest.raises(TemplateFault):
         Template(source).render({})
@@ -78,7 +80,9 @@ def test_a_row_is_not_changed_by_its_template():
     assert row == {"tags": ["a"]}
 
 
-@pytest.mark.parametrize("source", ["{{ b }}", "{{ a.b }}", "{{ a['b'] }}", "{{ a.b.c }}", "{% if b %}x{% endif %}", "{{ b ~ 'x' }}"])  # fmt: skip
+@pytest.mark.parametrize(
+    "source", ["{{ b }}", "{{ a.b }}", "{{ a['b'] }}", "{{ a.b.c }}", "{% if b %}x{% endif %}", "{{ b ~ 'x' }}"]
+)
 def test_a_name_that_is_not_there_is_a_fault(source):
     with pytest.raises(TemplateFault):
         Template(source).render({"a": {"x": 1}})
@@ -86,9 +90,19 @@ def test_a_name_that_is_not_there_is_a_fault(source):
 
 @pytest.mark.parametrize(
     "source",
-    ["{{ a }}", "{{ a ~ '' }}", "{{ a|upper }}", "{{ a|trim }}", "{{ a|lower|truncate(9) }}", "{{ a|replace('x', 'y') }}", "{% if a %}x{% endif %}",
-     "{{ '%s'|format(a) }}", "{{ a|title }}", "{{ a|string }}"],
-)  # fmt: skip
+    [
+        "{{ a }}",
+        "{{ a ~ '' }}",
+        "{{ a|upper }}",
+        "{{ a|trim }}",
+        "{{ a|lower|truncate(9) }}",
+        "{{ a|replace('x', 'y') }}",
+        "{% if a %}x{% endif %}",
+        "{{ '%s'|format(a) }}",
+        "{{ a|title }}",
+        "{{ a|string }}",
+    ],
+)
 def test_null_renders_as_nothing(source):
     assert Template(source).render({"a": None}) == ""
 
@@ -104,10 +118,17 @@ def test_null_can_be_told_from_a_text():
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (["a", "é", 'b"c'], '["a", "é", "b\\"c"]'), ({"k": [1, None]}, '{"k": [1, null]}'), ([dt.date(2024, 1, 2)], '["2024-01-02"]'),
-        ([decimal.Decimal("1.50")], '["1.50"]'), (1.0, "1.0"), (3, "3"), ("a & <b>", "a & <b>"), (dt.date(2024, 1, 2), "2024-01-02"), ([], "[]"),
+        (["a", "é", 'b"c'], '["a", "é", "b\\"c"]'),
+        ({"k": [1, None]}, '{"k": [1, null]}'),
+        ([dt.date(2024, 1, 2)], '["2024-01-02"]'),
+        ([decimal.Decimal("1.50")], '["1.50"]'),
+        (1.0, "1.0"),
+        (3, "3"),
+        ("a & <b>", "a & <b>"),
+        (dt.date(2024, 1, 2), "2024-01-02"),
+        ([], "[]"),
     ],
-)  # fmt: skip
+)
 def test_a_cell_stands_in_a_prompt_as_text_and_lists_as_json(value, text):
     assert Template("{{ a }}").render({"a": value}) == text
 
@@ -160,8 +181,16 @@ def test_what_a_group_is_asked_for_is_found(source, attributes):
 
 @pytest.mark.parametrize(
     ("source", "line"),
-    [("{{ a", 1), ("x\n\n{{ a b }}", 3), ("{% if a %}", 1), ("{{ a|nofilter }}", 1), ("\n{% endfor %}", 2), ("{% foo %}", 1), ("{{ a is nonsense }}", 1)],
-)  # fmt: skip
+    [
+        ("{{ a", 1),
+        ("x\n\n{{ a b }}", 3),
+        ("{% if a %}", 1),
+        ("{{ a|nofilter }}", 1),
+        ("\n{% endfor %}", 2),
+        ("{% foo %}", 1),
+        ("{{ a is nonsense }}", 1),
+    ],
+)
 def test_a_template_that_is_wrong_is_told_with_its_line(source, line):
     with pytest.raises(TemplateFault) as caught:
         Template(source)
@@ -169,22 +198,37 @@ def test_a_template_that_is_wrong_is_told_with_its_line(source, line):
 
 
 @pytest.mark.parametrize(
-    "source", ["{% include '/etc/passwd' %}", "{% extends 'x' %}", "{% import 'x' as y %}", "{% from 'x' import y %}", "{% include a %}"]
-)  # fmt: skip
+    "source",
+    [
+        "{% include '/etc/passwd' %}",
+        "{% extends 'x' %}",
+        "{% import 'x' as y %}",
+        "{% from 'x' import y %}",
+        "{% include a %}",
+    ],
+)
 def test_a_template_stands_alone(source):
     with pytest.raises(TemplateFault, match="cannot include, import or extend"):
         Template(source)
 
 
 @pytest.mark.parametrize(
-    "source", ["{{ " + "(" * 3000 + "a" + ")" * 3000 + " }}", "{% for x in y %}" * 30 + "{% endfor %}" * 30, "{{ a" + ".b" * 5000 + " }}"]
-)  # fmt: skip
+    "source",
+    [
+        "{{ " + "(" * 3000 + "a" + ")" * 3000 + " }}",
+        "{% for x in y %}" * 30 + "{% endfor %}" * 30,
+        "{{ a" + ".b" * 5000 + " }}",
+    ],
+)
 def test_a_template_too_deep_for_the_compiler_is_a_fault(source):
     with pytest.raises(TemplateFault):
         Template(source)
 
 
-@pytest.mark.parametrize("source", ["{{ 1 / a }}", "{{ a + 'x' }}", "{{ a.b() }}", "{{ [1][5] }}", "{{ 1.5 ** 64 ** 64 }}", "{{ '%d'|format('x') }}"])  # fmt: skip
+@pytest.mark.parametrize(
+    "source",
+    ["{{ 1 / a }}", "{{ a + 'x' }}", "{{ a.b() }}", "{{ [1][5] }}", "{{ 1.5 ** 64 ** 64 }}", "{{ '%d'|format('x') }}"],
+)
 def test_an_expression_that_fails_on_a_row_is_a_fault_of_that_row(source):
     with pytest.raises(TemplateFault):
         Template(source).render({"a": 0})

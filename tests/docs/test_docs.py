@@ -25,12 +25,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from aiohttp import web
+from pydantic import BaseModel
 
 import gdo
 from gdo import api
 from gdo.backend import Backend
 from gdo.document import parse_document
 from gdo.op import Operator
+from gdo.sink import Sink
+from gdo.spec import PipelineFile
+from gdo.tables import Source
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -222,10 +226,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def sections(page: str) -> dict[str, str]:
-    """The sections of a page by their headings, without the marks of code."""
-    text = re.sub(r"^```.*?^```$", lambda m: m[0].replace("\n#", "\n "), (ROOT / "docs" / page).read_text("utf-8"), flags=re.M | re.S)
+    """The sections of a page by their headings; what stands before the first one is under an empty name."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    text = re.sub(r"^```.*?^```$", lambda block: block[0].replace("\n#", "\n "), text, flags=re.M | re.S)
     parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
-    return {name.replace("`", ""): body for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+    named = zip(["", *parts[1::2]], parts[::2], strict=True)
+    return {name.replace("`", ""): body for name, body in named}
 
 
 def table_keys(section: str) -> set[str]:
@@ -235,18 +241,23 @@ def table_keys(section: str) -> set[str]:
     for line in section.splitlines():
         cells = [part.strip() for part in line.strip("|").split("|")] if line.startswith("|") else []
         inside = bool(cells) and (inside or cells[0] == "key")
-        if inside and cells[0].startswith("`"):
-            keys.add(cells[0].strip("`"))
+        if inside:
+            keys |= set(re.findall(r"`([^`]+)`", cells[0]))
     return keys
 
 
-def keys_of(kind: type[Operator] | type[Backend], base: type[Operator] | type[Backend]) -> set[str]:
+def keys_of(kind: type[BaseModel], base: type[BaseModel]) -> set[str]:
     own = kind.model_fields.keys() - (base.model_fields.keys() if kind is not base else set())
     return {kind.model_fields[name].alias or name for name in own}
 
 
 def test_the_keys_of_every_step_are_documented() -> None:
     assert table_keys(sections("operators.md")["Keys of every step"]) == keys_of(Operator, Operator)
+
+
+@pytest.mark.parametrize(("heading", "model"), [("", PipelineFile), ("Sources", Source), ("Sinks", Sink)])
+def test_every_key_around_the_steps_is_documented(heading: str, model: type[BaseModel]) -> None:
+    assert table_keys(sections("pipelines.md")[heading]) == keys_of(model, model)
 
 
 # Kinds that other tests may add are not the documentation's.

