@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 
 from gdo import __version__
@@ -19,7 +20,7 @@ from gdo.ledger import Ledger
 from gdo.optimize import optimize
 from gdo.plan import Plan, make_plan
 from gdo.runfolder import RunFolder
-from gdo.sink import Sink, part_of, suffix
+from gdo.sink import Sink, flat_schema, part_of, suffix
 from gdo.spec import Pipeline as Spec
 from gdo.spec import load_pipeline, with_sink
 from gdo.tables import ArrowStream
@@ -45,7 +46,7 @@ class Options:
     cache: bool = True
     max_calls: int | None = None
     max_tokens: int | None = None
-    out: Path | None = None
+    out: str | Path | None = None
     batch_rows: int | None = None
 
 
@@ -59,7 +60,8 @@ class Run:
 
     def table(self, sink: int = 0) -> pa.Table:
         """The rows of a sink, the first one by default."""
-        return read_sink(self.plan.sinks[sink].sink, self.plan.folder)
+        chosen = self.plan.sinks[sink]
+        return read_sink(chosen.sink, self.plan.folder, self.plan.schema(chosen.input))
 
     def errors(self) -> pa.Table:
         """The rows that were not answered: row_key, step, reason, detail, prompt, raw_reply, attempts."""
@@ -115,7 +117,7 @@ class Pipeline:
         options = options or Options()
         if options.runner not in RUNNERS:
             raise Faults.one("--runner", f"no runner '{options.runner}'", nearest(options.runner, RUNNERS))
-        spec = with_sink(self.spec, options.out) if options.out is not None else self.spec
+        spec = with_sink(self.spec, Path(options.out)) if options.out is not None else self.spec
         plan = optimize(make_plan(spec))
         home = spec.folder / HOME
         folder = RunFolder(home / "runs", spec.document.hide)
@@ -195,7 +197,10 @@ def load(path: str | Path, variables: Mapping[str, str] | None = None, source: A
         Faults: everything that is wrong in it.
     """
     register_wings()
-    return Pipeline(load_pipeline(Path(path), variables, source))
+    spec = load_pipeline(Path(path), variables, source)
+    if spec.faults:
+        make_plan(spec)  # raises, with what is wrong with columns and sources too
+    return Pipeline(spec)
 
 
 def run(
@@ -217,14 +222,23 @@ def run(
     return load(path, variables, source).run(Options(runner=runner, **options))  # type: ignore[arg-type]
 
 
-def read_sink(sink: Sink, folder: Path) -> pa.Table:
-    """What a sink holds."""
+def read_sink(sink: Sink, folder: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """What a sink holds; with its schema, a csv file is read in the types that were written (lists and records as text)."""
     if sink.database is not None:
         with connect(str(folder / sink.database), read_only=True) as connection:
             return connection.sql(f"SELECT * FROM {quote(sink.table or '')}").to_arrow_table()
     path = folder / (sink.path or "")
     if suffix(path.name) == ".parquet":
         return pyarrow.parquet.read_table(path)
+    if schema is not None and suffix(path.name) in {".csv", ".tsv"}:
+        kinds = {field.name: field.type for field in flat_schema(schema)}
+        convert = pyarrow.csv.ConvertOptions(
+            column_types=kinds, strings_can_be_null=True, quoted_strings_can_be_null=False
+        )
+        parse = pyarrow.csv.ParseOptions(
+            delimiter="\t" if suffix(path.name) == ".tsv" else ",", newlines_in_values=True
+        )
+        return pyarrow.csv.read_csv(path, parse_options=parse, convert_options=convert)
     from gdo.tables import Source, source_query
 
     with connect() as connection:

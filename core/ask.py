@@ -21,7 +21,7 @@ from gdo.ledger import Failure, Ledger
 from gdo.model import Message, Reply, Request, Sampling
 from gdo.parse import parse_line, parse_reply
 from gdo.prompt import Udp
-from gdo.scalars import AnswerFault
+from gdo.scalars import AnswerFault, NoJson
 from gdo.schema import Record, Scalar
 from gdo.template import TemplateFault
 
@@ -217,7 +217,7 @@ class Ask:
         try:
             return _Outcome((parse_line if plain_line else parse_reply)(reply.text, udp.output))
         except AnswerFault as fault:
-            kind: Literal["unparsable", "invalid"] = "unparsable" if "JSON" in str(fault) else "invalid"
+            kind: Literal["unparsable", "invalid"] = "unparsable" if isinstance(fault, NoJson) else "invalid"
             return _Outcome(failure=Failure(kind, str(fault), request.text(), reply.text, attempt))
 
 

@@ -46,7 +46,7 @@ def resolve(name: str, declared: dict[str, Backend]) -> Backend:
     """
     if name in declared:
         return declared[name]
-    if name.endswith(".gguf") or name.startswith("hf:"):
+    if name.endswith(".gguf"):
         return Backend.kinds["local"].model_validate({"backend": "local", "model": name})
     usable = {word for word, kind in Backend.kinds.items() if not _needs_options(kind)}
     if name in usable:

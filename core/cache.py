@@ -50,7 +50,7 @@ class Cache:
                 marks = ",".join("?" * len(chunk))
                 rows = self._db.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", chunk)
                 found |= {key: _decode(blob) for key, blob in rows}
-        except (sqlite3.DatabaseError, orjson.JSONDecodeError) as error:
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             hint = "move the file away, or run with --no-cache"
             raise Faults.one(str(self.path), f"the cache cannot be read: {error}", hint) from None
         return found

@@ -139,7 +139,8 @@ class Query:
         return any(
             node.get("class") == "STAR"
             or node.get("type") == "JOIN"
-            or (node.get("class") == "COLUMN_REF" and node.get("column_names") == ["input"])
+            or node.get("class") == "POSITIONAL_REFERENCE"
+            or (node.get("class") == "COLUMN_REF" and node.get("column_names") in self._tables)
             for node in _nodes(self.tree)
         )
 
@@ -161,15 +162,21 @@ class Query:
         return plain and not any(self._needs_all(node) for node in _nodes(tree))
 
     @cached_property
+    def _tables(self) -> list[list[str]]:
+        """The names that a whole row of `input` has in expressions."""
+        aliases = {
+            str(node["alias"]) for node in _nodes(self.tree) if node.get("type") == "BASE_TABLE" and node.get("alias")
+        }
+        return [[name] for name in sorted({"input", *aliases})]
+
+    @cached_property
     def _sees_whole_rows(self) -> bool:
         """Whether an expression takes in a row as a whole, and so would see the hidden row number."""
-        table = self.tree.get("from_table")
-        aliases = {"input", str(table.get("alias") or "input")} if isinstance(table, dict) else {"input"}
         chosen = self.tree.get("select_list")
         stars = [part for part in chosen if part.get("class") == "STAR"] if isinstance(chosen, list) else []
         inside = sum(node.get("class") == "STAR" for node in _nodes(self.tree)) > len(stars)
         names = [node.get("column_names") for node in _nodes(self.tree) if node.get("class") == "COLUMN_REF"]
-        return inside or any(star.get("columns") for star in stars) or any([alias] in names for alias in aliases)
+        return inside or any(star.get("columns") for star in stars) or any(name in names for name in self._tables)
 
     @cached_property
     def is_row_filter(self) -> bool:

@@ -22,7 +22,7 @@ class Distinct:
         >>> found.rows.to_pydict(), found.index.to_pylist()
         ({'a': [1, 2], 'b': ['x', 'y']}, [0, 1, 0])
         """
-        picked = batch.select(list(columns))
+        picked = _plain(batch.select(list(columns)))
         if batch.num_rows == 0:
             return cls(picked, pa.array([], pa.int64()))
         codes = pa.array([0] * batch.num_rows, pa.int64())
@@ -39,6 +39,15 @@ class Distinct:
         return values.take(self.index)
 
 
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Views and extension types as what lies under them: not every kernel knows them."""
+    columns = []
+    for column in batch.columns:
+        column = column.storage if isinstance(column, pa.ExtensionArray) else column  # noqa: PLW2901
+        columns.append(column.cast(pa.string()) if column.type == pa.string_view() else column)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names) if columns else batch
+
+
 def _range(size: int) -> pa.Array:
     return pa.array(range(size), pa.int64())
 
@@ -46,6 +55,7 @@ def _range(size: int) -> pa.Array:
 def _codes(column: pa.Array) -> tuple[pa.Array, int]:
     if pa.types.is_nested(column.type):
         column = pa.array([repr(value) for value in column.to_pylist()], pa.string())
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode(null_encoding="encode")
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)  # its own dictionary may hold a value twice, and nulls aside
+    column = column.dictionary_encode(null_encoding="encode")
     return column.indices.cast(pa.int64()), max(len(column.dictionary), 1)

@@ -17,6 +17,7 @@ from gdo.errors import Faults, Finding, nearest
 Loc = tuple[str | int, ...]
 MAX_NODES = 200_000
 MAX_DEPTH = 60
+LONGEST_NUMBER = 400
 SHORTEST_SECRET = 6
 """Shorter values from the environment hide nothing, and hiding them would garble messages."""
 
@@ -24,6 +25,7 @@ _SUBSTITUTION = re.compile(r"\$\{(env|var):([^}]*)\}")
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _INTEGER = re.compile(r"[-+]?[0-9]+")
+_EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
@@ -84,7 +86,8 @@ def parse_document(text: str, path: str = "<text>") -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
-        raise Faults.one(where, f"not YAML: {error.problem or error.context}", _yaml_hint(str(error.problem))) from None
+        what = "more than one document" if "another document" in str(error.problem) else error.problem or error.context
+        raise Faults.one(where, f"not YAML: {what}", _yaml_hint(str(error.problem))) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Faults.one(path, f"not YAML: {what}") from None
@@ -100,6 +103,8 @@ def _yaml_hint(problem: str) -> str:
         return "indent with spaces, not tabs"
     if "mapping values are not allowed" in problem:
         return "a value that holds ': ' needs quotes"
+    if "another document" in problem:
+        return "a file holds a single document: no line of '---' between its parts"
     if "expected <block end>" in problem:
         return "check the indentation of this line"
     return ""
@@ -148,9 +153,9 @@ class _Reader:
 
 def _scalar(node: yaml.ScalarNode) -> object:
     text = str(node.value)
-    if node.style is not None:  # quoted or block text is a string, whatever it looks like
-        return text
-    return plain_scalar(text)
+    # Quoted and block text is a string whatever it looks like, and so is what is tagged as one.
+    tagged = node.tag.endswith(":str") and not _EXPONENT.fullmatch(text)
+    return text if node.style is not None or tagged else plain_scalar(text)
 
 
 def plain_scalar(text: str) -> object:
@@ -164,7 +169,7 @@ def plain_scalar(text: str) -> object:
     if text in _NULLS:
         return None
     if _INTEGER.fullmatch(text) and not (text.lstrip("+-").startswith("0") and len(text.lstrip("+-")) > 1):
-        return int(text)
+        return int(text) if len(text) < LONGEST_NUMBER else text
     if _FLOAT.fullmatch(text) and any(c in text for c in ".eE"):
         return float(text)
     return text
@@ -180,10 +185,11 @@ def substitute(document: Document, given: Mapping[str, str], environ: Mapping[st
     """
     declared = document.data.get("vars") if isinstance(document.data, dict) else None
     variables: dict[str, object] = dict(declared) if isinstance(declared, dict) else {}
+    known = {*variables, *_read_variables(document.data)}
     findings = [
-        Finding("--set", f"no variable '{name}' in vars: of {document.path}", nearest(name, variables))
+        Finding("--set", f"no variable '{name}' in vars: of {document.path}", nearest(name, known))
         for name in given
-        if name not in variables
+        if name not in known
     ]
     variables |= {name: plain_scalar(text) for name, text in given.items()}
     job = _Substitution(document, variables, os.environ if environ is None else environ, findings)
@@ -191,6 +197,16 @@ def substitute(document: Document, given: Mapping[str, str], environ: Mapping[st
     if job.findings:
         raise Faults(job.findings)
     return Document(document.path, data, document.marks, job.secrets)
+
+
+def _read_variables(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _read_variables(item)
+    elif isinstance(value, str):
+        yield from (name.strip() for kind, name in _SUBSTITUTION.findall(value) if kind == "var")
 
 
 @dataclass(slots=True)
@@ -222,6 +238,8 @@ class _Substitution:
         if kind == "env":
             hint = f"set it first: export {name}=..."
         else:
-            hint = nearest(name, self.variables) or f"add it under vars:, or give --set {name}=..."
+            others = [other for other in self.variables if other != name]
+            near = nearest(name, others) if others else ""
+            hint = near if near.startswith("did you mean") else f"give --set {name}=..., or a value under vars:"
         self.findings.append(Finding(self.document.where(loc), f"${{{kind}:{name}}} is not set", hint))
         return ""

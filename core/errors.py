@@ -45,6 +45,9 @@ class Faults(GdoError):
         self.findings = tuple(findings)
         super().__init__("\n".join(map(str, self.findings)))
 
+    def __reduce__(self) -> tuple[type["Faults"], tuple[tuple[Finding, ...]]]:
+        return (type(self), (self.findings,))
+
     @classmethod
     def one(cls, where: str, what: str, hint: str = "") -> "Faults":
         """A single fault as an exception."""

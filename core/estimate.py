@@ -11,14 +11,14 @@ CHARACTERS_A_TOKEN = 4
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """An upper bound for a step: one call for each distinct input that is known before the run."""
+    """One call for each distinct input that is known before the run; retries and calibration come on top."""
 
     step: str
     calls: int
     prompt_tokens: int
 
     def __str__(self) -> str:
-        return f"{self.step}: at most {self.calls:,} calls, about {self.prompt_tokens:,} prompt tokens"
+        return f"{self.step}: about {self.calls:,} calls, about {self.prompt_tokens:,} prompt tokens"
 
 
 def estimate(plan: Plan) -> Iterator[Estimate]:

@@ -49,7 +49,7 @@ def _expression(answer: AnswerType, rules: dict[str, str]) -> str:
         case ListOf(item):
             # A rule of its own: the engine refuses repetitions that stand within repetitions.
             rule = _expression(item, rules)
-            name = f"item{len(rules)}"
+            name = f"item{'x' * len(rules)}"
             rules[name] = rule
             return f'"[" ({name} ("," {name}){{0,{MAX_ITEMS - 1}}})? "]"'
         case Record(fields):

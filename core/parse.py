@@ -1,16 +1,20 @@
 """A reply's text -> checked values: lenient about wrapping, strict about types."""
 
+import itertools
 import json
 import re
 
 import orjson
 
-from gdo.scalars import AnswerFault, show
+from gdo.scalars import AnswerFault, NoJson, show
 from gdo.schema import Labels, Record, Scalar
 
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _TRAILING_COMMA = re.compile(r",\s*([}\]])")
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+TRIES = 20
+"""Brackets in a reply from which JSON is tried."""
+
 _DECODER = json.JSONDecoder(strict=False)
 
 
@@ -39,17 +43,24 @@ def _search(text: str, answer: Record) -> object:
     text = _THOUGHT.sub("", text).strip()
     fence = _FENCE.search(text)
     body = (fence[1] if fence else text).strip()
-    for start in re.finditer(r"[{\[]", body):
+    found: list[object] = []
+    for start in itertools.islice(re.finditer(r"[{\[]", body), TRIES):
         for candidate in (body[start.start() :], _TRAILING_COMMA.sub(r"\1", body[start.start() :])):
             try:
-                return _DECODER.raw_decode(candidate)[0]
-            except (json.JSONDecodeError, RecursionError):
+                value = _DECODER.raw_decode(candidate)[0]
+            except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits
                 continue
+            if isinstance(value, dict) and value.keys() & set(answer.names):
+                return value
+            found.append(value)  # perhaps a footnote in the prose: an object with our fields may follow
+            break
+    if found:
+        return found[0]
     if not body:
-        raise AnswerFault("the reply is empty")
+        raise NoJson("the reply is empty")
     if len(answer.fields) == 1 and "{" not in body and isinstance(answer.fields[0].type, (Scalar, Labels)):
         return body
-    raise AnswerFault(f"no JSON object in {show(text)}")
+    raise NoJson(f"no JSON object in {show(text)}")
 
 
 def parse_line(text: str, answer: Record) -> dict[str, object]:

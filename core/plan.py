@@ -12,7 +12,7 @@ from gdo.database import condition_columns
 from gdo.errors import Faults, Finding
 from gdo.op import Operator, require
 from gdo.sink import Sink
-from gdo.spec import Pipeline, Step
+from gdo.spec import Pipeline, Step, in_order
 from gdo.tables import ArrowStream, Source, placed, source_schema
 
 
@@ -24,6 +24,8 @@ class SourceNode:
     source: Source | ArrowStream = field(compare=False)
     schema: pa.Schema
     columns: tuple[str, ...]
+    width: int
+    """How many columns there are."""
     limit: int | None = None
 
 
@@ -71,7 +73,7 @@ class Plan:
         lines = []
         for source in self.sources:
             shown = source.source.text() if isinstance(source.source, Source) else "an Arrow stream"
-            few = "" if len(source.columns) == len(source.schema) else f" [{', '.join(source.columns)}]"
+            few = "" if len(source.columns) == source.width else f" [{', '.join(source.columns)}]"
             lines.append(f"{source.id} = {shown}{few}")
         lines += [f"{node.id} = {node.op.summary()} <- {node.input}" for node in self.nodes]
         lines += [f"{sink.sink.text()} <- {sink.input}" for sink in self.sinks]
@@ -90,16 +92,18 @@ def make_plan(pipeline: Pipeline) -> Plan:
     for name, source in pipeline.sources.items():
         schemas[name] = found = _source_schema(pipeline, name, source, faults)
         if found is not None:
-            sources.append(SourceNode(name, source, found, tuple(found.names)))
+            sources.append(SourceNode(name, source, found, tuple(found.names), len(found)))
     nodes = []
     for step in pipeline.steps:
         schema = schemas.get(step.input)
         faults += _model_faults(pipeline, step)
         schemas[step.id] = out = _flow(pipeline, step, schema, faults) if schema is not None else None
-        if out is not None:
+        if out is not None and not pipeline.faults:
             nodes.append(Node(step.id, step.op, step.input, out))
-    if faults:
-        raise Faults(faults)
+    if faults or pipeline.faults:
+        hide = pipeline.document.hide
+        told = (Finding(f.where, hide(f.what), hide(f.hint)) for f in (*pipeline.faults, *faults))
+        raise Faults(in_order(told))
     sinks = tuple(SinkNode(name, sink) for name, sink in pipeline.sinks)
     return Plan(pipeline.name, pipeline.folder, tuple(sources), tuple(nodes), sinks, pipeline.models)
 

@@ -16,6 +16,10 @@ class AnswerFault(ValueError):
     """A reply does not fit its type; the message is written for the model that is asked again, and for the user."""
 
 
+class NoJson(AnswerFault):
+    """There is nothing in the reply that could be checked."""
+
+
 def fold(text: str) -> str:
     """A word without case, outer spaces and punctuation: how labels are compared."""
     return text.strip().strip("\"'`.*").strip().casefold()
@@ -29,7 +33,8 @@ def show(value: object) -> str:
 
 def _string(value: object) -> str:
     if isinstance(value, str):
-        return value.strip()
+        # Half a surrogate pair is no character: no file could hold it.
+        return value.encode("utf-8", "replace").decode().strip()
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     raise AnswerFault(f"{show(value)} is not a string")
@@ -54,7 +59,7 @@ def _number(value: object) -> float:
 
 
 def _integer(value: object) -> int:
-    if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+\s*", value):
+    if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d{1,30}\s*", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         number = _number(value)
@@ -81,7 +86,7 @@ def _date(value: object) -> dt.date:
     if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         return value
     try:
-        return dt.date.fromisoformat(value.strip()[:10]) if isinstance(value, str) else _not_a("date", value)
+        return dt.datetime.fromisoformat(value.strip()).date() if isinstance(value, str) else _not_a("date", value)
     except ValueError:
         return _not_a("date", value)
 
@@ -93,7 +98,10 @@ def _timestamp(value: object) -> dt.datetime:
         moment = None
     if moment is None:
         raise AnswerFault(f"{show(value)} is not a timestamp like 2024-12-31T23:59:00")
-    return moment.astimezone(dt.UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    try:
+        return moment.astimezone(dt.UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except OverflowError:
+        raise AnswerFault(f"{show(value)} is out of the range of timestamps") from None
 
 
 def _not_a(word: str, value: object) -> dt.date:

@@ -21,6 +21,7 @@ ALIASES = {
     "str": "string", "text": "string", "int": "integer", "float": "number", "double": "number",
     "bool": "boolean", "datetime": "timestamp",
 }  # fmt: skip
+MAX_NESTING = 10
 _FIELD_KEYS = {"type", "labels", "description", "nullable"}
 
 
@@ -206,7 +207,7 @@ def _field(name: str, declared: object, problem: Problem) -> Field:
     for key in declared.keys() - _FIELD_KEYS:
         problem((str(key),), f"unknown key '{key}'", nearest(str(key), _FIELD_KEYS))
     kind = _labels(declared["labels"], problem) if "labels" in declared else parse_type(declared["type"], problem)
-    if "labels" in declared and declared.get("type", "string") not in {"string", "str", "text"}:
+    if "labels" in declared and declared.get("type", "string") not in ("string", "str", "text"):
         problem(("type",), "labels are strings", "leave `type` out beside `labels`")
     nullable = declared.get("nullable", False)
     if not isinstance(nullable, bool):
@@ -222,12 +223,15 @@ def _is_spec(declared: Mapping[object, object]) -> bool:
 def parse_type(declared: object, problem: Problem) -> AnswerType:
     """The type that a YAML word or mapping declares; faults go to `problem`."""
     if isinstance(declared, Mapping):
-        if "labels" in declared or "type" in declared:
+        if declared.keys() & {"type", "labels"} and _is_spec(declared):
             return _field("", declared, problem).type
         return parse_record(declared, problem)
     if isinstance(declared, str):
         word = declared.strip()
         inner = re.fullmatch(r"list\[(.+)\]", word)
+        if inner and word.count("[") > MAX_NESTING:
+            problem((), f"more than {MAX_NESTING} lists within lists", "")
+            return Scalar("string")
         if inner:
             return ListOf(parse_type(inner[1], problem))
         word = ALIASES.get(word, word)

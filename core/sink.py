@@ -126,7 +126,7 @@ class FileWriter(Writer):
         if kind == ".parquet":
             self._table = pyarrow.parquet.ParquetWriter(self._stream, schema, compression="zstd")
         elif kind in {".csv", ".tsv"}:
-            self._flat = pa.schema([_flat_field(field) for field in schema])
+            self._flat = flat_schema(schema)
             options = pyarrow.csv.WriteOptions(delimiter="\t" if kind == ".tsv" else ",")
             self._table = pyarrow.csv.CSVWriter(self._stream, self._flat, write_options=options)
         self.kind = kind
@@ -212,8 +212,9 @@ def _needs_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _flat_field(field: pa.Field) -> pa.Field:
-    return field.with_type(pa.string()) if _needs_text(field.type) else field
+def flat_schema(schema: pa.Schema) -> pa.Schema:
+    """A schema as a csv file holds it: what is nested or binary is text."""
+    return pa.schema([field.with_type(pa.string()) if _needs_text(field.type) else field for field in schema])
 
 
 def _json(value: object) -> object:

@@ -1,6 +1,6 @@
 """A pipeline file -> a typed `Pipeline`, every fault at once with its line."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class PipelineFile(BaseModel):
     models: dict[str, dict[str, object]] = Field(default={}, description="Name to backend and options")
     source: Source | None = Field(default=None, description="Where rows come from")
     sources: dict[str, Source] = Field(default={}, description="Several sources, by name")
-    steps: list[dict[str, object]] = Field(default=[], description="Operators, in order")
+    steps: list[object] = Field(default=[], description="Operators, in order")
     sink: Sink | None = Field(default=None, description="Where rows go")
     sinks: list[Sink] = Field(default=[], description="Several sinks, each with `from`")
 
@@ -53,6 +53,8 @@ class Pipeline:
     steps: tuple[Step, ...]
     sinks: tuple[tuple[str, Sink], ...]
     """Each sink with the id that it writes."""
+    faults: tuple[Finding, ...] = ()
+    """What is wrong with the file's form; steps that are broken are left out of `steps`."""
 
     def where(self, step: Step) -> str:
         """`file:line:column` of a step."""
@@ -65,8 +67,10 @@ SOURCE = "source"
 def load_pipeline(path: Path, given: Mapping[str, str] | None = None, source: ArrowStream | None = None) -> Pipeline:
     """The pipeline of a file; `source` stands in for the file's own when it is given.
 
+    Faults of the file's form are in `faults`, so that those of its columns can be told with them.
+
     Raises:
-        Faults: everything that is wrong, each as `file:line:column: what (hint)`.
+        Faults: the file is not YAML, or a variable is not set.
     """
     return read_pipeline(substitute(read_document(path), given or {}), path.parent, source)
 
@@ -83,9 +87,13 @@ def read_pipeline(document: Document, folder: Path, source: ArrowStream | None =
         sources = {SOURCE: source if source is not None else outer.source, **sources}  # type: ignore[dict-item]
     steps = tuple(reader.steps(sources))
     sinks = tuple(reader.sinks(outer, steps, sources))
-    if reader.faults:
-        raise Faults(sorted(reader.faults, key=lambda finding: _line(finding.where)))
-    return Pipeline(outer.name or Path(document.path).stem, document, folder, models, sources, steps, sinks)
+    name = outer.name or Path(document.path).stem
+    return Pipeline(name, document, folder, models, sources, steps, sinks, tuple(reader.faults))
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings by their line, each once."""
+    return sorted(dict.fromkeys(findings), key=lambda finding: _line(finding.where))
 
 
 def _line(where: str) -> tuple[str, int, int]:
@@ -145,7 +153,10 @@ class _Reader:
         for i, options in enumerate(declared if isinstance(declared, list) else ()):
             loc = ("steps", i)
             op = self._operator(options, loc)
-            if op is None:
+            if op is None:  # what reads it has no fault of its own
+                word = options.get("id") if isinstance(options, dict) else None
+                before = str(word) if word else self._unused("step", known)
+                known.append(before)
                 continue
             name = op.id or self._unused(op.kind, known)
             if op.id in known:
@@ -169,8 +180,9 @@ class _Reader:
         except ValidationError as error:
             self.faults += findings(error, kind, self.document, loc)
             return None
-        self.faults += op.prepare(Site(self.document, loc, self.folder))
-        return op
+        faults = op.prepare(Site(self.document, loc, self.folder))
+        self.faults += faults
+        return None if faults else op
 
     @staticmethod
     def _unused(kind: str, known: list[str]) -> str:

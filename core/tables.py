@@ -71,7 +71,7 @@ def source_query(source: Source, folder: Path, connection: duckdb.DuckDBPyConnec
             raise Faults.one(
                 "", f"'{source.path}' is of an unknown kind", "csv, tsv, jsonl or parquet, or say `format:`"
             )
-        listed = ", ".join(literal(str(path)) for path in paths)
+        listed = ", ".join(literal(glob.escape(str(path))) for path in paths)
         return f"SELECT * FROM {READERS[kind].format(paths=f'[{listed}]')}"
     if source.database is None:
         return _in_folder(source.sql or "", folder, connection)
@@ -83,8 +83,14 @@ def source_query(source: Source, folder: Path, connection: duckdb.DuckDBPyConnec
     if source.table is None:
         connection.execute(f"USE {quote(name)}")
         return _in_folder(source.sql or "", folder, connection)
-    schema, _, table = source.table.rpartition(".")
-    return f"SELECT * FROM {quote(name)}.{quote(schema or 'main')}.{quote(table)}"
+    schema, table = "main", source.table
+    there = "SELECT table_name FROM information_schema.tables WHERE table_catalog = ?"
+    known = [str(row[0]) for row in connection.execute(there, [name]).fetchall()]
+    if table not in known and "." in table:
+        schema, _, table = table.rpartition(".")
+    if table.lower() not in {word.lower() for word in known}:
+        raise Faults.one("", f"cannot be read: no table '{table}' in '{source.database}'", nearest(table, known))
+    return f"SELECT * FROM {quote(name)}.{quote(schema)}.{quote(table)}"
 
 
 def _attach(path: Path, connection: duckdb.DuckDBPyConnection) -> str:
@@ -112,7 +118,8 @@ def _paths(pattern: str, folder: Path) -> list[Path]:
             "", f"'{pattern}' is a folder", f"name a file, or a glob such as {pattern.rstrip('/')}/*.parquet"
         )
     if any(mark in pattern for mark in "*?["):
-        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns)
+        names = glob.glob(f"{glob.escape(str(folder))}/{pattern}", recursive=True)  # noqa: PTH207 (absolute patterns)
+        found = sorted(place for name in names if (place := Path(name)).is_file())
         if found:
             return found
         raise Faults.one("", f"no file matches '{pattern}'", "paths are relative to the pipeline file")

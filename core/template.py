@@ -40,6 +40,15 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return left * right if operator == "*" else left**right  # type: ignore[operator]
 
 
+class Null(str):
+    """A null cell: no text wherever it stands in an expression, and still `is none`."""
+
+    __slots__ = ()
+
+
+NULL = Null()
+
+
 def _text(value: object) -> object:
     """How a cell stands in a prompt: nothing for null, JSON for lists and records."""
     if value is None:
@@ -56,6 +65,7 @@ def _plain(value: object) -> str:
 @lru_cache(maxsize=1)
 def _environment() -> _Sandbox:
     environment = _Sandbox(undefined=jinja2.StrictUndefined, finalize=_text, keep_trailing_newline=False)
+    environment.tests["none"] = lambda value: value is None or isinstance(value, Null)
     for name in ("lipsum", "cycler", "joiner"):
         environment.globals.pop(name, None)
     return environment
@@ -111,7 +121,8 @@ class Template:
             TemplateFault: the row lacks a name that the template reads, or an expression fails on its values.
         """
         try:
-            text = self._render({"row": row, **row})
+            given = {name: NULL if value is None else value for name, value in row.items()}
+            text = self._render({"row": given, **given})
         except jinja2.exceptions.SecurityError as error:
             raise TemplateFault(f"template refused: {error}") from None
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:

@@ -1,7 +1,9 @@
 """`op: classify`."""
 
+from typing import Annotated
+
 import pyarrow as pa
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from gdo.ask import Ask
 from gdo.errors import Finding
@@ -9,8 +11,25 @@ from gdo.op import Site, put_column
 from gdo.prompt import Udp
 from gdo.prompted import Compiled
 from gdo.schema import Field as AnswerField
-from gdo.schema import Labels, ListOf, Record
+from gdo.schema import Labels, ListOf, Record, parse_type
 from gdo.udp import ExampleSpec, UdpBuilder
+
+
+def _label_set(value: object) -> object:
+    """Numbers and true or false are words here."""
+    plain = (str, int, float, bool)
+    if isinstance(value, list) and all(isinstance(item, plain) for item in value):
+        return [_word(item) for item in value]
+    if isinstance(value, dict) and all(item is None or isinstance(item, plain) for item in value.values()):
+        return {str(key): "" if item is None else _word(item) for key, item in value.items()}
+    raise ValueError("must be a list of labels | for example [red, blue], or label: description")
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+LabelSet = Annotated[list[str] | dict[str, str], BeforeValidator(_label_set)]
 
 
 class Classify(Compiled, kind="classify"):
@@ -21,7 +40,7 @@ class Classify(Compiled, kind="classify"):
     """
 
     text: str = Field(description="A Jinja2 template: what is classified")
-    labels: list[str] | dict[str, str] = Field(description="The labels, or label: description")
+    labels: LabelSet = Field(description="The labels, or label: description")
     into: str = Field(default="label", min_length=1, description="The column that gets the label")
     examples: list[ExampleSpec] = Field(default=[], description="[{in: {column: value}, out: label}]")
     system: str = Field(default="", description="What the model is told before any row")
@@ -32,8 +51,7 @@ class Classify(Compiled, kind="classify"):
         """Build the prompt from the text, the labels and the examples."""
         faults: list[Finding] = []
         here = UdpBuilder(site.document, site.loc, faults)
-        declared = here.output({self.into: {"labels": list(self.labels)}}, ())
-        labels = declared.fields[0].type
+        labels = parse_type({"labels": list(self.labels)}, lambda _, what, hint: here.fault(("labels",), what, hint))
         output = Record((AnswerField(self.into, ListOf(labels) if self.multi else labels),))
         template = here.template(self.text, ("text",))
         examples = tuple(here.examples(self.examples, output, ("examples",)))

@@ -1,11 +1,12 @@
 """`op: python`."""
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterable
 
 import pyarrow as pa
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from gdo.ask import ROW, Ask
 from gdo.errors import Finding
@@ -26,8 +27,15 @@ class Python(Operator, kind="python"):
 
     asks = False
 
-    function: str = Field(pattern=r"^[\w.]+:[\w.]+$", description="module:name, a function RecordBatch -> RecordBatch")
+    function: str = Field(description="module:name, a function RecordBatch -> RecordBatch")
     declared: dict[str, object] = Field(alias="writes", description="The columns that it gives, name to type")
+
+    @field_validator("function")
+    @classmethod
+    def _is_place(cls, value: str) -> str:
+        if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", value):
+            raise ValueError(f"'{value}' names no function | write module:name, for example prices:add_tax")
+        return value
 
     _call: Function | None = PrivateAttr(default=None)
     _output: Record = PrivateAttr(default=Record(()))

@@ -153,7 +153,7 @@ class DuckDBRunner:
         self.desk.ledger.add(node.id, rows_in=total or 0)
         self.desk.ledger.step(source.id).rows_out = total or 0
         view = f"SELECT *, row_number() OVER () - 1 AS {quote(ROW)} FROM ({inner})"
-        for batch in self._read(query or "", view=view):
+        for batch in self._read(query or "", view=view, connection=count):
             self.desk.ledger.add(node.id, rows_out=batch.num_rows)
             yield conform(batch, numbered(node.schema))
 

@@ -65,6 +65,7 @@ class EndpointModel:
         self._window = Window(options.concurrency)
         self._session: Any = None  # aiohttp.ClientSession; the library is imported when a model starts
         self._structured = options.structured
+        self._reached = False
 
     @property
     def identity(self) -> str:
@@ -115,7 +116,10 @@ class EndpointModel:
                 break
             if attempt + 1 < self._options.attempts:
                 await asyncio.sleep(wait_s or min(30.0, 0.5 * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311
-        return Reply(reply.text, reply.scores, reply.usage, time.perf_counter() - started, reply.error)
+        error = reply.error
+        if error is not None and error.kind == "connection" and not self._reached:
+            error = ReplyError("connection", f"{error.message} (is the server up, and the URL right?)", fatal=True)
+        return Reply(reply.text, reply.scores, reply.usage, time.perf_counter() - started, error)
 
     async def _try(self, request: Request) -> tuple[Reply, float | None]:
         """One try, and the seconds to wait before another one: None when it is settled, 0 when the server did not say."""
@@ -128,6 +132,7 @@ class EndpointModel:
                 raw = await answer.content.read(_LONGEST_REPLY + 1)
                 while len(raw) <= _LONGEST_REPLY and (more := await answer.content.read(_LONGEST_REPLY)):
                     raw += more
+                self._reached = True
                 if answer.status == 200:  # noqa: PLR2004 (HTTP's word for done)
                     return self._parsed(raw, plain=request.plain), None
                 return self._refused(sent, answer.status, raw, answer.headers.get("Retry-After", ""))

@@ -1,3 +1,4 @@
+# ruff: noqa: DTZ001 (timestamps here have no zone)
 """A desk with a fake model, pipelines written in place, random answer types."""
 
 import datetime as dt

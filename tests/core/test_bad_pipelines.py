@@ -220,5 +220,5 @@ def test_out_takes_the_place_of_one_sink_only(place):
     with pytest.raises(gdo.Faults, match="2 sinks"):
         two.run(gdo.Options(out=place.folder / "c.csv"))
     one = place.load(step("{op: sql, query: SELECT * FROM input}"))
-    with pytest.raises(gdo.Faults, match="--out: .*unknown kind"):
+    with pytest.raises(gdo.Faults, match=r"--out: .*unknown kind"):
         one.run(gdo.Options(out=place.folder / "c.docx"))

@@ -1,3 +1,4 @@
+# ruff: noqa: PT012 (what is opened is closed)
 import multiprocessing
 import sqlite3
 import threading

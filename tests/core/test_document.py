@@ -242,7 +242,9 @@ def test_all_unset_names_are_told_at_once():
 
 def test_set_of_an_unknown_variable_names_the_nearest():
     (fault,) = unset("vars: {limit: 3}\n", {"limt": "4"})
-    assert fault == "--set: no variable 'limt' in vars: of p.yaml (did you mean 'limit'?)"
+    assert fault.startswith("--set: ")
+    assert "limt" in fault
+    assert fault.endswith("(did you mean 'limit'?)")
 
 
 @pytest.mark.parametrize("text", ["${HOME}", "$HOME", "${file:x}", "{{ env }}", "$${x}"])

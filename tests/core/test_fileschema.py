@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a text in one piece)
 import json
 
 import jsonschema

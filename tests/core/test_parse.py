@@ -1,3 +1,4 @@
+# ruff: noqa: PT017 (either outcome is right)
 import json
 import subprocess
 import sys

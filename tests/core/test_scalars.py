@@ -1,3 +1,4 @@
+# ruff: noqa: PT017, DTZ001 (either outcome is right; timestamps here have no zone)
 import datetime as dt
 import math
 
