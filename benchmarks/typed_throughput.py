@@ -89,7 +89,7 @@ def main() -> None:
         through_gdo(names[:2], folder)
         udp = load(folder / "pipeline.yaml", source=pa.table({"product_name": names})).spec.steps[0].op.compiled  # type: ignore[attr-defined]
         prompts = [udp.head("plain").text + udp.body(udp.render({"product_name": name}), "plain") for name in names]
-        rule = grammar(udp.output, lead=" ")
+        rule = grammar(udp.output, plain=True)
         figures: dict[str, list[float]] = {"bare engine": [], "op: map": []}
         tokens = dict.fromkeys(figures, 0)
         for _ in range(options.rounds):

@@ -28,15 +28,20 @@ _RULES = {
 
 
 @lru_cache(maxsize=256)
-def grammar(answer: AnswerType, lead: str = "") -> str:
-    """The grammar whose sentences are the compact JSON texts of an answer type, behind a fixed `lead`.
+def grammar(answer: Record, *, plain: bool = False) -> str:
+    """The grammar whose sentences are the compact JSON texts of a record.
+
+    In a `plain` completion a space stands before it, and a record of one field is its bare value, ended by a line break
+    so that a number does not run on.
 
     >>> print(grammar(Record((Field("ok", Scalar("boolean")),))).splitlines()[0])
     root ::= "{\\"ok\\":" ("true" | "false") "}"
     """
     rules: dict[str, str] = {}
-    start = f"{_literal(lead)} " if lead else ""
-    root = f"{start}{_expression(answer, rules)}"
+    root = _expression(answer, rules)
+    if plain:
+        bare = f'{_value(answer.fields[0], rules)} "\\n"' if len(answer.fields) == 1 else root
+        root = f'" " {bare}'
     return "".join(f"{name} ::= {rule}\n" for name, rule in {"root": root, **rules, **_RULES}.items())
 
 

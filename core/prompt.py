@@ -12,7 +12,7 @@ import orjson
 
 from gdo.model import Head, Message, Style, told_schema
 from gdo.schema import Record
-from gdo.template import Template
+from gdo.template import Template, cell_text
 
 Row = Mapping[str, object]
 
@@ -66,7 +66,7 @@ class Udp:
         if self.renamed:
             row = {**row, **{name: row[column] for name, column in self.renamed.items() if column in row}}
         if self.inputs and "fields" in self.template.columns:
-            lines = "\n".join(f"{name}: {'' if row.get(name) is None else row[name]}" for name in self.inputs)
+            lines = "\n".join(f"{name}: {cell_text(row.get(name))}" for name in self.inputs)
             return self.template.render({**row, "fields": lines}).strip()
         return self.template.render(row).strip()
 

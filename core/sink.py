@@ -174,6 +174,8 @@ class TableWriter(Writer):
     def __init__(self, place: Path, schema: pa.Schema, table: str, run_id: str) -> None:
         super().__init__(place, schema)
         self.table = table
+        if place.is_file() and place.stat().st_size and not _is_database(place):
+            raise RunFailed(f"{place}: is not a DuckDB database")
         self.beside = part_of(place.with_name(f"{place.name}.{table}".replace("/", "_")), run_id)
         self._connection = connect(str(self.beside))
         self._connection.register("__schema__", schema.empty_table())
@@ -210,6 +212,11 @@ class TableWriter(Writer):
 
 def _needs_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_database(place: Path) -> bool:
+    with place.open("rb") as file:
+        return file.read(12)[8:] == b"DUCK"
 
 
 def flat_schema(schema: pa.Schema) -> pa.Schema:

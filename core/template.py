@@ -49,7 +49,7 @@ class Null(str):
 NULL = Null()
 
 
-def _text(value: object) -> object:
+def cell_text(value: object) -> object:
     """How a cell stands in a prompt: nothing for null, JSON for lists and records."""
     if value is None:
         return ""
@@ -64,7 +64,7 @@ def _plain(value: object) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> _Sandbox:
-    environment = _Sandbox(undefined=jinja2.StrictUndefined, finalize=_text, keep_trailing_newline=False)
+    environment = _Sandbox(undefined=jinja2.StrictUndefined, finalize=cell_text, keep_trailing_newline=False)
     environment.tests["none"] = lambda value: value is None or isinstance(value, Null)
     for name in ("lipsum", "cycler", "joiner"):
         environment.globals.pop(name, None)
@@ -102,6 +102,8 @@ class Template:
             compiled = environment.from_string(self.source)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateFault(f"template: {error.message}", error.lineno) from None
+        except (RecursionError, SyntaxError, MemoryError):
+            raise TemplateFault("template: it is nested too deeply") from None
         # A function of the language is one only where it is called; else it is a column of that name.
         called = {id(call.node) for call in tree.find_all(jinja2.nodes.Call)}
         named = {

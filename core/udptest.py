@@ -11,7 +11,7 @@ from gdo.backend import Backend
 from gdo.desk import Desk
 from gdo.errors import Faults, Finding
 from gdo.ledger import Call, Failure, Ledger
-from gdo.prompt import Example, Udp
+from gdo.prompt import Udp
 from gdo.udp import find_udp, load_udp
 
 
@@ -30,11 +30,11 @@ class _Unrecorded:
     """Keeps the last failures, writes nothing down."""
 
     def __init__(self) -> None:
-        self.failures: list[Failure] = []
+        self.failures: dict[int, Failure] = {}
 
     def errors(self, step: str, failures: Sequence[tuple[int, Failure]]) -> None:
         """Keep them."""
-        self.failures += [failure for _, failure in failures]
+        self.failures |= dict(failures)
 
     def calls(self, calls: Sequence[Call]) -> None:
         """Calls are not kept."""
@@ -67,19 +67,26 @@ def run_tests(
 def _test(udp: Udp, desk: Desk, model: str, records: _Unrecorded) -> list[Result]:
     if not udp.tests:
         raise Faults.one(udp.name, "has no tests", "add rows under tests: [{in: {...}, out: {...}}]")
+    records.failures.clear()
+    answers = desk.asking(udp.name, model, Policy())(udp, _batch(udp))
     results = []
-    for number, test in enumerate(udp.tests, 1):
-        records.failures.clear()
-        ask = desk.asking(udp.name, model, Policy())
-        said = ask(udp, _batch(udp, test)).record[0].as_py()
-        shown = said if said is not None else (records.failures[0].detail if records.failures else None)
-        results.append(Result(udp.name, number, test.out, shown, _same(said, test.out)))
+    for number, (test, said) in enumerate(zip(udp.tests, answers.record.to_pylist(), strict=True)):
+        failure = records.failures.get(number)
+        shown = failure.detail if said is None and failure else said
+        results.append(Result(udp.name, number + 1, test.out, shown, _same(said, test.out)))
     return results
 
 
-def _batch(udp: Udp, test: Example) -> pa.RecordBatch:
-    row = {name: [test.row.get(name)] for name in sorted(udp.columns)}
-    return pa.RecordBatch.from_pydict({**row, ROW: [0]})
+def _batch(udp: Udp) -> pa.RecordBatch:
+    """The tests as a table; cells of one column that are of several types are told as text."""
+    columns: dict[str, object] = {ROW: list(range(len(udp.tests)))}
+    for name in sorted(udp.columns):
+        cells = [test.row.get(name) for test in udp.tests]
+        try:
+            columns[name] = pa.array(cells)
+        except pa.ArrowInvalid:
+            columns[name] = pa.array([None if cell is None else str(cell) for cell in cells])
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def _same(said: object, wanted: object) -> bool:

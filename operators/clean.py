@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from gdo.ask import Ask
 from gdo.errors import Finding
@@ -26,15 +26,28 @@ class Clean(Prompted, kind="clean"):
     keep_original: bool = Field(default=False, description="Keep the old values in <column>_original")
     into: str | None = Field(default=None, description="Write to this column instead, and leave the old one alone")
 
+    _own: Udp | None = PrivateAttr(default=None)
+
     def output_type(self, here: UdpBuilder) -> Record:
         """The column, as text."""
         return here.output({self.column: "string"}, ("column",))
 
-    def adapted(self, udp: Udp) -> Udp:
-        """A UDP that reads a column of its only field's name reads the column to be cleaned, whatever that is called."""
-        if self.udp is None or len(udp.output.names) != 1 or self.column in udp.columns or len(udp.columns) != 1:
+    def _for(self, columns: Iterable[str]) -> Udp:
+        """The prompt for a table: a UDP of one input reads the column to be cleaned, whatever the UDP calls it.
+
+        It does so when it answers with what it reads (name -> name), or when the table lacks what it reads.
+        """
+        udp = self.compiled
+        if self.udp is None or len(udp.names) != 1:
             return udp
-        return replace(udp, renamed={next(iter(udp.columns)): self.column})
+        name = next(iter(udp.names))
+        elsewhere = name != udp.output.names[0] and name in columns
+        return udp if elsewhere or name == self.column else self._renamed(udp, name)
+
+    def _renamed(self, udp: Udp, name: str) -> Udp:
+        if self._own is None:  # one object for all batches: what it renders of its head is kept with it
+            self._own = replace(udp, renamed={name: self.column})
+        return self._own
 
     def prepare(self, site: Site) -> list[Finding]:
         """Compile the prompt; it must have one answer."""
@@ -44,7 +57,7 @@ class Clean(Prompted, kind="clean"):
 
     def reads(self, columns: Iterable[str]) -> frozenset[str]:
         """The columns of the template, and the one that is rewritten."""
-        return self.compiled.columns | {self.column}
+        return self._for(columns).columns | {self.column}
 
     def adds(self, schema: pa.Schema) -> list[pa.Field]:
         """The column in its place, and the original where it is kept."""
@@ -55,7 +68,7 @@ class Clean(Prompted, kind="clean"):
 
     def apply(self, batch: pa.RecordBatch, ask: Ask, state: pa.Table | None = None) -> pa.RecordBatch:
         """Ask, and put the answers in the column's place."""
-        answers = ask(self.compiled, batch)
+        answers = ask(self._for(batch.schema.names), batch)
         if self.keep_original:
             batch = put_column(batch, f"{self.column}_original", batch.column(self.column))
         return put_column(batch, self.into or self.column, answers.column(self.compiled.output.names[0]))

@@ -27,9 +27,6 @@ from gdo.grammar import grammar
 from gdo.model import Capabilities, ErrorKind, Reply, ReplyError, Request, Style, Usage
 from gdo.window import Window
 
-SCORING = 2
-"""Scoring requests at once: each slot that takes part must first read the prompt's shared head."""
-
 _BIAS = 100.0
 _LIFT = 30.0
 _Json = dict[str, Any]
@@ -73,7 +70,8 @@ class LocalModel:
         self._bundled = options.model in weights.BUNDLED
         self._path = None if self._bundled else folder / Path(options.model).expanduser()
         self._window = Window(options.slots)
-        self._scoring = Window(min(SCORING, options.slots))
+        # One token a request: a few slots suffice, and each must first read the prompt's shared head.
+        self._scoring = Window(min(max(1, _cores() // 2), options.slots))
         self._threads: ThreadPoolExecutor | None = None
         self._server: Any = None  # the engine has no type stubs
         self._key = secrets.token_hex(16)
@@ -168,8 +166,8 @@ class LocalModel:
     def _complete(self, request: Request) -> Reply:
         job = {**_sampling(request), "prompt": request.text(), "stop": list(request.sampling.stop)}
         if request.constrained and request.head.answer:
-            answer = request.head.answer
-            job["grammar"] = grammar(answer if len(answer.fields) > 1 else answer.fields[0].type, lead=" ")
+            job["grammar"] = grammar(request.head.answer, plain=True)
+            job["stop"] = ["\n"]  # a value ends where its line does
         return _reply(self._server.handle_completions(job), lambda choice: choice["text"])
 
     def _chat(self, request: Request) -> Reply:

@@ -78,7 +78,7 @@ BAD = {
     "two statements": (step("{op: sql, query: SELECT 1 FROM input; SELECT 2 FROM input}"), "5:15", ["2 statements"]),
     "a statement that is no query": (step("{op: sql, query: DROP TABLE input}"), "5:15", ["not a query"]),
     "no python function": (step("{op: python, function: nowhere:f, writes: {x: string}}"), "5:18", ["'nowhere:f' cannot be imported"]),
-    "a function without a module": (step("{op: python, function: len, writes: {x: string}}"), "5:18", ["'function' cannot be 'len'", "module:name"]),
+    "a function without a module": (step("{op: python, function: len, writes: {x: string}}"), "5:18", ["'len' names no function", "module:name"]),
     "a bad type": (step('{op: map, prompt: "{{ title }}", output: {x: strin}}'), "5:47", ["unknown type 'strin'", "did you mean 'string'?"]),
     "an output that is a word": (step('{op: map, prompt: "{{ title }}", output: string}'), "5:38", ["output"]),
     "no output": (step('{op: map, prompt: "{{ title }}"}'), "5:", ["mapping of field names to types"]),

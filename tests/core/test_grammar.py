@@ -47,9 +47,11 @@ def test_no_layout_is_a_sentence(types, data):
     assert not pattern(grammar(answer)).fullmatch(text.replace("{", "{ ", 1))
 
 
-def test_the_lead_stands_before_the_answer():
-    found = pattern(grammar(Scalar("boolean"), lead=" "))
-    assert found.fullmatch(" true")
+def test_a_plain_answer_stands_behind_a_space_and_ends_its_line():
+    whole = grammar(Record((Field("ok", Scalar("boolean"), nullable=True),)), plain=True)
+    found = pattern(whole)
+    assert found.fullmatch(" true\n")
+    assert found.fullmatch(" null\n")
     assert not found.fullmatch("true")
 
 
