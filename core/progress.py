@@ -63,7 +63,9 @@ class Progress:
             for node in self._plan.nodes:
                 count = self._ledger.steps.get(node.id)
                 if count and (count.asked or count.rows_in):
-                    parts.append(f"{node.id} {self._amount(count)}, {count.calls} calls, {count.errors} errors")
+                    calls, cached, tokens, errors, pace = _cells(count)
+                    said = f"{calls} calls, {cached} cached, {tokens} tokens, {errors} errors"
+                    parts.append(f"{node.id} {self._amount(count)}, {said}{pace and f', {pace}'}")
             left = self._left()
             self.tell(f"[{time.monotonic() - self._started:.0f} s{left and f', about {left} left'}] {'; '.join(parts)}")
 

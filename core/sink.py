@@ -220,8 +220,14 @@ def _is_database(place: Path) -> bool:
 
 
 def flat_schema(schema: pa.Schema) -> pa.Schema:
-    """A schema as a csv file holds it: what is nested or binary is text."""
-    return pa.schema([field.with_type(pa.string()) if _needs_text(field.type) else field for field in schema])
+    """A schema as a csv file holds it: what is nested or binary is text, and an enumeration its words."""
+    return pa.schema([field.with_type(_flat(field.type)) for field in schema])
+
+
+def _flat(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    return pa.string() if _needs_text(kind) else kind
 
 
 def _json(value: object) -> object:
@@ -242,5 +248,5 @@ def flattened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         elif _needs_text(column.type):
             columns.append(pa.array([None if v is None else v.hex() for v in column.to_pylist()], field.type))
         else:
-            columns.append(column)
+            columns.append(column.cast(field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import mmap
 import os
 import shutil
 import subprocess
@@ -176,3 +177,26 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_gguf(path: Path) -> None:
+    """Make sure that a file is there and begins as a GGUF file does.
+
+    Raises:
+        ModelUnready: it is not.
+    """
+    if not path.is_file():
+        near = nearest(path.name, (p.name for p in path.parent.glob("*.gguf"))) if path.parent.is_dir() else ""
+        raise ModelUnready(
+            f"no model file {path} ({near or 'a path to a .gguf file, or a bundled name: gdo list models'})"
+        )
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelUnready(f"{path} is not a GGUF file (its first bytes are not 'GGUF')")
+
+
+def has_chat_template(path: Path) -> bool:
+    """Whether a GGUF file brings a chat template of its own."""
+    check_gguf(path)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"tokenizer.chat_template", 0, 64 << 20) >= 0

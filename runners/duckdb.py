@@ -4,7 +4,6 @@ Memory is bounded by the batches in flight: what must be seen whole (groups, wha
 read) waits in a DuckDB file in the run folder.
 """
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,20 +14,17 @@ import duckdb
 import pyarrow as pa
 
 from gdo.ask import ROW
-from gdo.database import column_list, condition_mask, connect, literal, message, quote
+from gdo.database import column_list, condition_mask, message, quote
 from gdo.desk import Desk
-from gdo.errors import Faults, RunFailed
+from gdo.errors import RunFailed
 from gdo.op import Scope
 from gdo.plan import Node, Plan, SourceNode
 from gdo.runners.base import Work, conform, keeps_numbers, numbered, one_batch
+from gdo.runners.feed import IN_FLIGHT, Batches, Feed, renumbered
 from gdo.sink import Writer, open_writer
-from gdo.tables import Source, source_query
+from gdo.tables import Source
 
 Out = TypeVar("Out")
-Batches = Iterator[pa.RecordBatch]
-IN_FLIGHT = 8
-MAX_ROWS = 2048
-MIN_ROWS = 32
 GROUP = "__gdo_group__"
 
 
@@ -49,11 +45,7 @@ class DuckDBRunner:
         """Write every sink whole, or none of those not yet begun."""
         self.plan = plan
         self._spooled: dict[str, str] = {}
-        self._rows: dict[str, int] = {}
-        self._numbers = itertools.count()
-        self.spill.parent.mkdir(parents=True, exist_ok=True)
-        self._db = connect(str(self.spill))
-        self._db.execute(f"SET temp_directory = {literal(str(self.spill.with_suffix('.tmp')))}")
+        self.feed = Feed(self.spill, plan.folder, self._batch_rows)
         self._pool = ThreadPoolExecutor(IN_FLIGHT * 4, thread_name_prefix="gdo-batch")
         writers: list[Writer] = []
         try:
@@ -76,16 +68,14 @@ class DuckDBRunner:
 
     def _close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
-        self._db.close()
-        for left in self.spill.parent.glob(f"{self.spill.name}*"):
-            left.unlink()
+        self.feed.close()
 
     # What a name gives
 
     def _open(self, name: str) -> Batches:
         """The rows of a node or source, numbered, in order."""
         if name in self._spooled:
-            return self._numbered(self._read(f"SELECT * FROM {self._spooled[name]}"), self.plan.schema(name), keep=True)
+            return renumbered(self.feed.read(f"SELECT * FROM {self._spooled[name]}"), self.plan.schema(name), keep=True)
         if len(self.plan.readers(name)) > 1:
             self._spool(name)
             return self._open(name)
@@ -124,11 +114,13 @@ class DuckDBRunner:
             return batch
 
         first = works[0].node
-        rows = self._filtered(first) if self._reads_source(first) else self._open(first.input)
         if self._reads_source(first):
+            rows = self._filtered(first)
             works.pop(0)
+        else:
+            rows = self._open(first.input)
         out = self._ordered(all_steps, rows) if works else rows
-        return self._numbered(out, node.schema, keep=keeps_numbers(node.op))
+        return renumbered(out, node.schema, keep=keeps_numbers(node.op))
 
     # Sources
 
@@ -146,116 +138,30 @@ class DuckDBRunner:
     def _filtered(self, node: Node) -> Batches:
         source = next(s for s in self.plan.sources if s.id == node.input)
         query = node.op.sql(numbered=True)
-        count = self._db.cursor()
-        assert isinstance(source.source, Source)  # noqa: S101 (told by _reads_source)
-        inner = self._scan(source, count)
-        total = self._total(source)
+        connection = self.feed.cursor()
+        inner = self.feed.scan(source, connection)
+        total = self.feed.total(source)
         self.desk.ledger.add(node.id, rows_in=total or 0)
         self.desk.ledger.step(source.id).rows_out = total or 0
         view = f"SELECT *, row_number() OVER () - 1 AS {quote(ROW)} FROM ({inner})"
-        for batch in self._read(query or "", view=view, connection=count):
+        for batch in self.feed.read(query or "", view=view, connection=connection):
             self.desk.ledger.add(node.id, rows_out=batch.num_rows)
             yield conform(batch, numbered(node.schema))
 
     def _source(self, source: SourceNode) -> Batches:
-        total = self._total(source)
+        total = self.feed.total(source)
         self.desk.ledger.step(source.id).total = total
         if isinstance(source.source, Source):
-            connection = self._db.cursor()
-            batches = self._read(self._scan(source, connection), connection=connection)
+            connection = self.feed.cursor()
+            batches = self.feed.read(self.feed.scan(source, connection), connection=connection)
         else:
-            batches = self._stream(source)
-        for batch in self._numbered(batches, source.schema, keep=False):
+            batches = self.feed.stream(source)
+        for batch in renumbered(batches, source.schema, keep=False):
             self.desk.ledger.add(source.id, rows_in=batch.num_rows, rows_out=batch.num_rows)
             yield batch
 
-    def _scan(self, source: SourceNode, connection: duckdb.DuckDBPyConnection) -> str:
-        assert isinstance(source.source, Source)  # noqa: S101 (told by the caller)
-        query = source_query(source.source, self.plan.folder, connection)
-        limit = "" if source.limit is None else f" LIMIT {source.limit}"
-        return f"SELECT {column_list(source.columns)} FROM ({query}\n){limit}"
-
-    def _stream(self, source: SourceNode) -> Batches:
-        assert not isinstance(source.source, Source)  # noqa: S101 (told by the caller)
-        left = source.limit
-        for batch in pa.RecordBatchReader.from_stream(source.source):
-            kept = conform(batch, source.schema).slice(0, left)
-            yield from self._pieces(kept)
-            if left is not None:
-                left -= kept.num_rows
-                if not left:
-                    return
-
-    def _total(self, source: SourceNode) -> int | None:
-        if source.id in self._rows:
-            return self._rows[source.id]
-        if not isinstance(source.source, Source):
-            total = getattr(source.source, "num_rows", None)
-            total = min(total, source.limit or total) if isinstance(total, int) else None
-        else:
-            connection = self._db.cursor()
-            try:
-                row = connection.execute(f"SELECT count(*) FROM ({self._scan(source, connection)}\n)").fetchone()
-            except duckdb.Error as error:
-                raise Faults.one(source.source.text(), f"cannot be read: {message(error)}") from None
-            total = int(row[0]) if row else None
-        if total is not None:
-            self._rows[source.id] = total
-        return total
-
-    def _size(self) -> int:
-        if self._batch_rows is not None:
-            return self._batch_rows
-        total = max(self._rows.values(), default=MAX_ROWS * IN_FLIGHT)
-        return max(MIN_ROWS, min(MAX_ROWS, -(-total // IN_FLIGHT)))
-
-    def _pieces(self, batch: pa.RecordBatch) -> Batches:
-        size = self._size()
-        for start in range(0, batch.num_rows, size):
-            yield batch.slice(start, size)
-
-    # Reading and writing through DuckDB
-
-    def _read(
-        self, query: str, *, view: str | None = None, connection: duckdb.DuckDBPyConnection | None = None
-    ) -> Batches:
-        connection = connection or self._db.cursor()
-        if view is not None:
-            connection.execute(f"CREATE OR REPLACE TEMP VIEW input AS {view}")
-        try:
-            reader = connection.sql(query).to_arrow_reader(MAX_ROWS)
-            for batch in reader:
-                yield from self._pieces(batch)
-        except (duckdb.Error, OSError) as error:
-            text = message(error) if isinstance(error, duckdb.Error) else str(error)
-            raise RunFailed(f"while reading: {text}") from None
-        finally:
-            connection.close()
-
-    def _numbered(self, batches: Batches, schema: pa.Schema, *, keep: bool) -> Batches:
-        """Batches of a schema with row numbers: their own, or new ones in order."""
-        full = numbered(schema)
-        start = 0
-        for batch in batches:
-            if keep:
-                yield conform(batch, full)
-                continue
-            named = [name for name in batch.schema.names if name != ROW]
-            numbers = pa.array(range(start, start + batch.num_rows), pa.int64())
-            start += batch.num_rows
-            yield conform(batch.select(named).append_column(ROW, numbers), full)
-
     def _spool(self, name: str) -> None:
-        table = f"spool_{next(self._numbers)}"
-        connection = self._db.cursor()  # its own transaction: what it reads may have to be spooled first
-        connection.register("__empty__", numbered(self.plan.schema(name)).empty_table())
-        connection.execute(f"CREATE TABLE {table} AS SELECT * FROM __empty__")
-        connection.execute("BEGIN")
-        for batch in self._fresh(name):
-            connection.register("__batch__", pa.Table.from_batches([batch]))
-            connection.execute(f"INSERT INTO {table} SELECT * FROM __batch__")
-        connection.execute("COMMIT")
-        connection.close()
+        table = self.feed.store(numbered(self.plan.schema(name)), self._fresh(name))
         self._spooled[name] = table
 
     def _spooled_input(self, node: Node) -> str:
@@ -269,15 +175,11 @@ class DuckDBRunner:
         """A query over all rows, by DuckDB."""
         table = self._spooled_input(node)
         inner = column_list(self.plan.schema(node.input).names)
-        out = self._read(node.op.sql() or "", view=f"SELECT {inner} FROM {table}")
-        self.desk.ledger.add(node.id, rows_in=self._count_rows(table))
-        for batch in self._numbered(out, node.schema, keep=False):
+        out = self.feed.read(node.op.sql() or "", view=f"SELECT {inner} FROM {table}")
+        self.desk.ledger.add(node.id, rows_in=self.feed.count(table))
+        for batch in renumbered(out, node.schema, keep=False):
             self.desk.ledger.add(node.id, rows_out=batch.num_rows)
             yield batch
-
-    def _count_rows(self, table: str) -> int:
-        row = self._db.execute(f"SELECT count(*) FROM {table}").fetchone()
-        return int(row[0]) if row else 0
 
     def _grouped(self, node: Node) -> Batches:
         """Whole groups, in the order in which they first appear; rows that `where` leaves out come last."""
@@ -287,8 +189,8 @@ class DuckDBRunner:
         over = f"{partition + ', ' if partition else 'PARTITION BY '}{chosen}"
         group = f"CASE WHEN {chosen} THEN min({quote(ROW)}) OVER ({over}) END AS {quote(GROUP)}"
         query = f"SELECT *, {group} FROM {table} ORDER BY {quote(GROUP)} NULLS LAST, {quote(ROW)}"
-        out = self._ordered(self._work(node), self._whole_groups(self._read(query)))
-        return self._numbered(out, node.schema, keep=False)
+        out = self._ordered(self._work(node), self._whole_groups(self.feed.read(query)))
+        return renumbered(out, node.schema, keep=False)
 
     def _whole_groups(self, batches: Batches) -> Batches:
         held: list[pa.RecordBatch] = []
@@ -317,11 +219,11 @@ class DuckDBRunner:
                 batch = batch.filter(condition_mask(node.op.where, batch))
             return node.op.summarise(batch, self.desk.ask(node.id, node.op))
 
-        summaries = list(self._ordered(summarise, self._numbered(self._read(query), schema, keep=True)))
+        summaries = list(self._ordered(summarise, renumbered(self.feed.read(query), schema, keep=True)))
         state = node.op.fit(pa.concat_tables(summaries)) if summaries else None
-        rows = self._numbered(self._read(query), schema, keep=True)
+        rows = renumbered(self.feed.read(query), schema, keep=True)
         out = self._ordered(self._work(node, state), rows)
-        return self._numbered(out, node.schema, keep=keeps_numbers(node.op))
+        return renumbered(out, node.schema, keep=keeps_numbers(node.op))
 
     # Batches in flight
 
@@ -343,7 +245,7 @@ class DuckDBRunner:
         steps = self.desk.ledger.steps
         for node in self.plan.nodes:
             gave, got = steps.get(node.input), steps.get(node.id)
-            if gave and got and node.op.where is None and gave.rows_out != got.rows_in:
+            if gave and got and gave.rows_out != got.rows_in:
                 raise RunFailed(
                     f"step '{node.id}' got {got.rows_in} rows of the {gave.rows_out} that '{node.input}' gave"
                 )

@@ -13,3 +13,10 @@ settings.load_profile("gdo")
 def _wings() -> None:
     """Operators and backends are known by their words in every test."""
     api.register_wings()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the bundled model run one after the other: two engines at once would starve each other of cores."""
+    for item in items:
+        if item.get_closest_marker("model"):
+            item.add_marker(pytest.mark.xdist_group("model"))

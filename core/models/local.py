@@ -8,7 +8,6 @@ import asyncio
 import itertools
 import json
 import math
-import mmap
 import os
 import secrets
 import time
@@ -22,7 +21,7 @@ from pydantic import Field
 
 from gdo import weights
 from gdo.backend import Backend
-from gdo.errors import ModelUnready, nearest
+from gdo.errors import ModelUnready
 from gdo.grammar import grammar
 from gdo.model import Capabilities, ErrorKind, Reply, ReplyError, Request, Style, Usage
 from gdo.window import Window
@@ -88,7 +87,7 @@ class LocalModel:
     def _digest(self) -> str:
         if self._path is None:
             return weights.BUNDLED[self._options.model].sha256[:16]
-        check_gguf(self._path)
+        weights.check_gguf(self._path)
         return weights.sha256(self._path)[:16]
 
     @property
@@ -96,7 +95,7 @@ class LocalModel:
         """As the options say; else plain for bundled models and files without a chat template."""
         if self._options.style != "auto":
             return self._options.style
-        return "plain" if self._path is None or not has_chat_template(self._path) else "chat"
+        return "plain" if self._path is None or not weights.has_chat_template(self._path) else "chat"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -120,7 +119,7 @@ class LocalModel:
 
     def _load(self, tell: Callable[[str], None]) -> object:
         path = self._path or weights.pull(self._options.model, tell)
-        check_gguf(path)
+        weights.check_gguf(path)
         try:
             import xllamacpp
         except ImportError as error:
@@ -133,6 +132,7 @@ class LocalModel:
         params.n_ctx = self._options.slots * self._options.context
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self._options.threads or _cores()
         params.n_gpu_layers = self._options.gpu_layers
+        params.cpuparams.poll = params.cpuparams_batch.poll = 0  # no busy waiting: it stalls where cores are shared
         params.verbosity = -1
         params.cache_ram_mib = 0  # prefixes stay in the slots; copies of them beside cost more than they save
         params.api_keys = [self._key]  # the engine listens on the loopback address; nobody else may use it
@@ -279,26 +279,3 @@ def _refused(answer: _Json) -> Reply:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_gguf(path: Path) -> None:
-    """Make sure that a file is there and begins as a GGUF file does.
-
-    Raises:
-        ModelUnready: it is not.
-    """
-    if not path.is_file():
-        near = nearest(path.name, (p.name for p in path.parent.glob("*.gguf"))) if path.parent.is_dir() else ""
-        raise ModelUnready(
-            f"no model file {path} ({near or 'a path to a .gguf file, or a bundled name: gdo list models'})"
-        )
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelUnready(f"{path} is not a GGUF file (its first bytes are not 'GGUF')")
-
-
-def has_chat_template(path: Path) -> bool:
-    """Whether a GGUF file brings a chat template of its own."""
-    check_gguf(path)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(b"tokenizer.chat_template", 0, 64 << 20) >= 0
