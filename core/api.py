@@ -50,13 +50,17 @@ class Options:
     batch_rows: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Run:
     """A finished run: its folder, its totals, and where its rows are."""
 
     folder: Path
     plan: Plan
     ledger: Ledger
+
+    def __repr__(self) -> str:
+        sinks = ", ".join(sink.sink.text() for sink in self.plan.sinks)
+        return f"<gdo run {self.folder.name} of '{self.plan.name}' -> {sinks}>"
 
     def table(self, sink: int = 0) -> pa.Table:
         """The rows of a sink, the first one by default."""
@@ -151,15 +155,19 @@ def _carry_out(run: Run, cache: Cache | None, options: Options, watch: Watch) ->
             runner.run(run.plan)
         except (KeyboardInterrupt, Stopped):
             desk.stop()
-            raise Stopped("stopped; replies so far are kept, and the same command goes on from there") from None
+            raise Stopped(f"stopped; {_goes_on(cache)}") from None
         except BudgetSpent:
             desk.stop()
-            raise BudgetSpent(
-                "the budget is spent; replies so far are kept, and a larger one goes on from there"
-            ) from None
+            raise BudgetSpent(f"the budget is spent; {_goes_on(cache)}") from None
         except BaseException:
             desk.stop()
             raise
+
+
+def _goes_on(cache: Cache | None) -> str:
+    if cache is None:
+        return "without a cache no reply is kept: the next run begins anew"
+    return "replies so far are kept, and the same command goes on from there"
 
 
 @contextmanager

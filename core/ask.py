@@ -143,7 +143,6 @@ class Ask:
         if written:
             jobs.append(self._written(udp if not scored else udp.narrowed(written), texts))
         parts = await asyncio.gather(*jobs)
-        self._ledger.add(self.step, answered=len(texts))
         return [_joined(outcomes) for outcomes in zip(*parts, strict=True)]
 
     def _split(self, udp: Udp) -> tuple[list[str], list[str]]:

@@ -32,6 +32,10 @@ class Backend(BaseModel):
         """The model, not yet started; `folder` is that of the pipeline file."""
         raise TypeError(f"{self.kind} builds no model")
 
+    def fault(self, folder: Path) -> str:
+        """What is wrong with these options here, as far as a look at files can tell; an empty text for nothing."""
+        return ""
+
     @classmethod
     def ready(cls) -> str:
         """Why it cannot be used here; an empty text when it can."""

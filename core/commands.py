@@ -55,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
     tell(f"output: {', '.join(places)}")
     place = f" in {done.folder / 'errors.parquet'}" if errors else ""
     tell(f"errors: {errors:,}{place}")
+    for (step, reason), (count, detail) in done.ledger.reasons.items():
+        tell(f"  {step}: {count:,} x {reason}: {pipeline.spec.document.hide(detail)[:200]}")
     for place in places:
         print(place)
     return 0

@@ -55,7 +55,6 @@ class StepCount:
     completion_tokens: int = 0
     errors: int = 0
     asked: int = 0
-    answered: int = 0
     started: float = 0.0
     ended: float = 0.0
 
@@ -76,6 +75,8 @@ class Ledger:
 
     records: Records
     steps: dict[str, StepCount] = field(default_factory=dict)
+    reasons: dict[tuple[str, Reason], tuple[int, str]] = field(default_factory=dict)
+    """For each step and reason of failure: how many rows, and the first one's words."""
     max_calls: int | None = None
     max_tokens: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -126,4 +127,8 @@ class Ledger:
         failures = list(rows)
         if failures:
             self.add(name, errors=len(failures))
+            with self._lock:
+                for _, failure in failures:
+                    count, detail = self.reasons.get((name, failure.reason), (0, failure.detail))
+                    self.reasons[name, failure.reason] = (count + 1, detail)
             self.records.errors(name, failures)

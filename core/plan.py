@@ -163,10 +163,14 @@ def _common(kind: pa.DataType) -> pa.DataType:
 def _model_faults(pipeline: Pipeline, step: Step) -> Iterator[Finding]:
     if not step.op.asks:
         return
+    where = pipeline.document.where((*step.loc, "model"))
     try:
-        resolve(step.op.model or DEFAULT_MODEL, dict(pipeline.models))
+        fault = resolve(step.op.model or DEFAULT_MODEL, dict(pipeline.models)).fault(pipeline.folder)
     except Faults as error:
-        yield from placed(error, pipeline.document.where((*step.loc, "model")))
+        yield from placed(error, where)
+    else:
+        if fault:
+            yield Finding(where, fault)
 
 
 def _flow(pipeline: Pipeline, step: Step, schema: pa.Schema, faults: list[Finding]) -> pa.Schema | None:

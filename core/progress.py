@@ -84,8 +84,7 @@ class Progress:
 
     def _amount(self, count: StepCount) -> str:
         total = self._total()
-        # While its first batch is under way a step has no whole rows yet; prompts answered show that it moves.
-        done = max(count.rows_in, count.answered)
+        done = _done(count)
         return f"{done:,}" if total is None else f"{min(done, total):,}/{total:,}"
 
     def _total(self) -> int | None:
@@ -93,22 +92,32 @@ class Progress:
         return max(totals) if totals else None
 
     def _left(self) -> str:
-        """An estimate from the slowest step's own pace."""
-        total = self._total()
-        ids = [node.id for node in self._plan.nodes if node.op.asks]
-        counts = [count for name in ids if (count := self._ledger.steps.get(name)) and count.answered]
-        if not total or not counts:
+        """An estimate: rows that every asking step still has before it, at the pace so far.
+
+        How many rows reach a step is reckoned from what the steps before it have let through.
+        """
+        expected = float(self._total() or 0)
+        done = wanted = 0.0
+        for node in self._plan.nodes:
+            count = self._ledger.steps.get(node.id) or StepCount()
+            if node.op.asks:
+                wanted += expected
+                done += min(_done(count), expected)
+            if count.rows_in:
+                expected *= count.rows_out / count.rows_in
+        if not wanted or done < wanted / 20:
             return ""
-        done = min(count.answered for count in counts) if len(counts) == len(ids) else 0
-        if done < total / 50:
-            return ""
-        seconds = (time.monotonic() - self._started) * (total - min(done, total)) / done
-        return clock(seconds)
+        return clock((time.monotonic() - self._started) * (wanted - done) / done)
+
+
+def _done(count: StepCount) -> int:
+    """Rows that a step is done with; while its first batches are under way, prompts that were answered."""
+    return max(count.rows_in, count.calls + count.cached)
 
 
 def _cells(count: StepCount) -> tuple[str, ...]:
     seconds = count.ended - count.started
-    pace = f"{max(count.rows_in, count.answered) / seconds:,.1f}/s" if seconds > 0.2 else ""  # noqa: PLR2004
+    pace = f"{_done(count) / seconds:,.1f}/s" if seconds > 0.2 else ""  # noqa: PLR2004
     tokens = count.prompt_tokens + count.completion_tokens
     return f"{count.calls:,}", f"{count.cached:,}", f"{tokens:,}", f"{count.errors:,}", pace
 

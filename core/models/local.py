@@ -47,6 +47,15 @@ class Local(Backend, kind="local"):
         """The model; its file is looked at when it starts."""
         return LocalModel(self, folder)
 
+    def fault(self, folder: Path) -> str:
+        """Whether the file is there and is a GGUF file."""
+        try:
+            if self.model not in weights.BUNDLED:
+                weights.check_gguf(folder / Path(self.model).expanduser())
+        except ModelUnready as error:
+            return str(error)
+        return ""
+
     @classmethod
     def ready(cls) -> str:
         """Why it cannot be used here."""
