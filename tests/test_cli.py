@@ -124,7 +124,7 @@ def test_a_run_that_fails_exits_1_with_its_reason(cli: Cli, project: Callable[..
     done = cli("run", "pipeline.yaml", "--quiet")
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "step 'map', row 0: refused: told to fail" in done.stderr
+    assert re.search(r"step 'map', row \d+: refused: told to fail", done.stderr)  # batches run side by side: any of its rows
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "out").iterdir()) == []
 
