@@ -132,7 +132,8 @@ class Pipeline:
         plan = replace(plan, sources=tuple(replace(s, limit=options.limit) for s in plan.sources))
         ledger = Ledger(folder, max_calls=options.max_calls, max_tokens=options.max_tokens)
         run = Run(folder.path, plan, ledger)
-        with _recorded(folder, run), _cache(home, wanted=options.cache) as cache:
+        with _recorded(folder, run):
+            cache = Cache(home / "cache.sqlite") if options.cache else None  # the desk closes it, in its own thread
             _carry_out(run, cache, options, watch or Watch())
         return run
 
@@ -168,11 +169,6 @@ def _goes_on(cache: Cache | None) -> str:
     if cache is None:
         return "without a cache no reply is kept: the next run begins anew"
     return "replies so far are kept, and the same command goes on from there"
-
-
-@contextmanager
-def _cache(home: Path, *, wanted: bool) -> Iterator[Cache | None]:
-    yield Cache(home / "cache.sqlite") if wanted else None  # closed by the desk, in its own thread
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         place = batch.schema.get_field_index(field.name)
         if place >= 0:
             column = batch.column(place)
-            columns.append(column if column.type == field.type else _cast(column, field.type))
+            columns.append(column if column.type == field.type else _cast(column, field))
         elif field.name == ROW:
             columns.append(pa.array(range(batch.num_rows), pa.int64()))
         else:
@@ -107,14 +107,19 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
+    kind = field.type
     if pa.types.is_interval(column.type) and pa.types.is_duration(kind):  # DuckDB hands durations back as intervals
         spans = [
             None if v is None else dt.timedelta(days=v.days, microseconds=v.nanoseconds // 1000)
             for v in column.to_pylist()
         ]
         return pa.array(spans, kind)
-    return column.cast(kind, safe=False)
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid as error:
+        what = f"the column '{field.name}' ({column.type}) does not fit in {kind} without loss: {error}"
+        raise RunFailed(f"{what} (cast it before it comes in)") from None
 
 
 def numbered(schema: pa.Schema) -> pa.Schema:

@@ -266,6 +266,12 @@ def test_a_column_of_any_arrow_type_can_be_read_by_a_prompt_and_grouped_by(write
     assert grouped.num_rows == (1 if name == "null" else 3)
 
 
+def test_nanoseconds_that_would_be_lost_end_the_run_and_name_their_column(write: Write) -> None:
+    table = pa.table({"v": pa.array([1, 2]).cast(pa.timestamp("ns")), "id": [1, 2]})
+    with pytest.raises(gdo.RunFailed, match=r"the column 'v'.*without loss"):
+        gdo.run(write([ASK]), source=table)
+
+
 @pytest.mark.parametrize("steps", [[ASK], [{**ASK, "op": "reduce", "by": ["id"], "prompt": "{{ rows }}"}]])
 def test_columns_of_one_name_are_a_fault_and_never_nulls(write: Write, steps: list[dict[str, Any]]) -> None:
     twice = pa.Table.from_arrays([pa.array([1, 2]), pa.array(["x", "y"]), pa.array([3, 4])], ["id", "b", "id"])
