@@ -22,3 +22,4 @@ bench:
 	$(PYTHON) benchmarks/start_up.py
 	$(PYTHON) benchmarks/label_accuracy.py
 	$(PYTHON) benchmarks/typed_throughput.py
+	$(PYTHON) benchmarks/table.py

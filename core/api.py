@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,21 +12,20 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from gdo import __version__
-from gdo.cache import Cache
+from gdo.cache import HOME, NAME, Cache
+from gdo.collector import rare_collections
 from gdo.database import connect, quote
 from gdo.desk import Desk
-from gdo.errors import BudgetSpent, Faults, GdoError, Stopped, nearest
+from gdo.errors import BudgetSpent, Faults, Finding, GdoError, Stopped, nearest
 from gdo.ledger import Ledger
 from gdo.optimize import optimize
 from gdo.plan import Plan, make_plan
 from gdo.runfolder import RunFolder
 from gdo.sink import Sink, flat_schema, part_of, suffix
+from gdo.spec import Given, load_pipeline, with_sink
 from gdo.spec import Pipeline as Spec
-from gdo.spec import load_pipeline, with_sink
-from gdo.tables import ArrowStream
 
 RUNNERS = ("duckdb",)
-HOME = ".gdo"
 
 
 def register_wings() -> None:
@@ -62,9 +61,18 @@ class Run:
         sinks = ", ".join(sink.sink.text() for sink in self.plan.sinks)
         return f"<gdo run {self.folder.name} of '{self.plan.name}' -> {sinks}>"
 
-    def table(self, sink: int = 0) -> pa.Table:
-        """The rows of a sink, the first one by default."""
-        chosen = self.plan.sinks[sink]
+    def table(self, sink: int | str = 0) -> pa.Table:
+        """The rows of a sink, the first one by default: by its place, its path or table, or the step that it writes.
+
+        Raises:
+            Faults: there is no such sink.
+        """
+        sinks = self.plan.sinks
+        found = [s for i, s in enumerate(sinks) if sink in (i, s.input, s.sink.path, s.sink.table)]
+        if not found:
+            known = [word for s in sinks for word in (s.input, s.sink.path or s.sink.table or "")]
+            raise Faults.one("table", f"no sink '{sink}'", nearest(str(sink), known))
+        chosen = found[0]
         return read_sink(chosen.sink, self.plan.folder, self.plan.schema(chosen.input))
 
     def errors(self) -> pa.Table:
@@ -75,11 +83,14 @@ class Run:
         """The requests: step, model, tokens, latency_s, cached, attempts, error."""
         return pyarrow.parquet.read_table(self.folder / "calls.parquet")
 
+    def parts(self) -> list[Path]:
+        """The files beside its sinks that a run writes before they are whole."""
+        places = [self.plan.folder / sink.sink.path for sink in self.plan.sinks if sink.sink.path]
+        return [part_of(place, self.folder.name) for place in places]
+
     def leftovers(self) -> list[Path]:
         """What a run that is left in the middle leaves behind beside its sinks and in its folder."""
-        places = [self.plan.folder / sink.sink.path for sink in self.plan.sinks if sink.sink.path]
-        parts = [part_of(place, self.folder.name) for place in places]
-        return [*parts, *self.folder.glob("spill.*")]
+        return [*self.parts(), *self.folder.glob("spill.*"), *self.folder.glob("*.part"), self.folder / "running"]
 
     @property
     def report(self) -> dict[str, dict[str, object]]:
@@ -106,10 +117,11 @@ class Pipeline:
         """Read the sources' columns and follow them through every step."""
         self.plan()
 
-    def plan(self, *, rewritten: bool = True) -> Plan:
-        """The plan: rewritten as it will run, or as it was written."""
+    def plan(self, *, rewritten: bool = True, limit: int | None = None) -> Plan:
+        """The plan: rewritten as it will run, or as it was written; of the first `limit` rows of each source."""
         plan = make_plan(self.spec)
-        return optimize(plan) if rewritten else plan
+        plan = optimize(plan) if rewritten else plan
+        return replace(plan, sources=tuple(replace(source, limit=limit) for source in plan.sources))
 
     def run(self, options: Options | None = None, watch: "Watch | None" = None) -> Run:
         """Run it; without a sink the rows go to `result.parquet` in the run's folder.
@@ -119,6 +131,8 @@ class Pipeline:
             RunFailed: it did not end; what was paid for is in the cache.
         """
         options = options or Options()
+        if options.limit is not None and options.limit < 1:
+            raise Faults.one("limit", f"{options.limit} is not a number of rows of 1 or more")
         if options.runner not in RUNNERS:
             raise Faults.one("--runner", f"no runner '{options.runner}'", nearest(options.runner, RUNNERS))
         spec = with_sink(self.spec, Path(options.out)) if options.out is not None else self.spec
@@ -132,8 +146,9 @@ class Pipeline:
         plan = replace(plan, sources=tuple(replace(s, limit=options.limit) for s in plan.sources))
         ledger = Ledger(folder, max_calls=options.max_calls, max_tokens=options.max_tokens)
         run = Run(folder.path, plan, ledger)
+        folder.leaves(run.parts())
         with _recorded(folder, run):
-            cache = Cache(home / "cache.sqlite") if options.cache else None  # the desk closes it, in its own thread
+            cache = Cache(home / NAME) if options.cache else None  # the desk closes it, in its own thread
             _carry_out(run, cache, options, watch or Watch())
         return run
 
@@ -149,7 +164,7 @@ class Watch:
 def _carry_out(run: Run, cache: Cache | None, options: Options, watch: Watch) -> None:
     from gdo.runners.duckdb import DuckDBRunner
 
-    with Desk(run.plan.models, run.plan.folder, run.ledger, cache, watch.tell) as desk:
+    with rare_collections(), Desk(run.plan.models, run.plan.folder, run.ledger, cache, watch.tell) as desk:
         watch.begin(run, desk.stop)
         runner = DuckDBRunner(desk, run.folder / "spill.duckdb", run.folder.name, options.batch_rows)
         try:
@@ -157,9 +172,9 @@ def _carry_out(run: Run, cache: Cache | None, options: Options, watch: Watch) ->
         except (KeyboardInterrupt, Stopped):
             desk.stop()
             raise Stopped(f"stopped; {_goes_on(cache)}") from None
-        except BudgetSpent:
+        except BudgetSpent as spent:
             desk.stop()
-            raise BudgetSpent(f"the budget is spent; {_goes_on(cache)}") from None
+            raise BudgetSpent(f"{spent}; {_goes_on(cache)}") from None
         except BaseException:
             desk.stop()
             raise
@@ -173,15 +188,18 @@ def _goes_on(cache: Cache | None) -> str:
 
 @contextmanager
 def _recorded(folder: RunFolder, run: Run) -> Iterator[None]:
-    outcome = "done"
+    outcome, message = "done", ""
     try:
         yield
     except BaseException as error:
-        outcome = f"{type(error).__name__}: {error}" if isinstance(error, GdoError) else type(error).__name__
+        outcome = (
+            "stopped" if isinstance(error, Stopped) else "budget spent" if isinstance(error, BudgetSpent) else "failed"
+        )
+        message = str(error) if isinstance(error, GdoError) else type(error).__name__
         raise
     finally:
         sinks = [sink.sink.text() for sink in run.plan.sinks]
-        folder.close({"pipeline": run.plan.name, "gdo": __version__, "outcome": outcome, "sinks": sinks,
+        folder.close({"pipeline": run.plan.name, "gdo": __version__, "outcome": outcome, "message": message, "sinks": sinks,
                       "plan": run.plan.text().splitlines(), "steps": facts(run.ledger)})  # fmt: skip
 
 
@@ -194,14 +212,20 @@ def facts(ledger: Ledger) -> dict[str, dict[str, object]]:
     }
 
 
-def load(path: str | Path, variables: Mapping[str, str] | None = None, source: ArrowStream | None = None) -> Pipeline:
+def load(path: str | Path, variables: Mapping[str, object] | None = None, source: Given | None = None) -> Pipeline:
     """Read a pipeline file; `variables` stand for `${var:NAME}`, `source` (Arrow) in the place of the file's own.
+
+    A file of several sources takes them by name: `source={"products": table}`.
 
     Raises:
         Faults: everything that is wrong in it.
     """
     register_wings()
-    spec = load_pipeline(Path(path), variables, source)
+    for stream in source.values() if isinstance(source, Mapping) else () if source is None else (source,):
+        if not hasattr(stream, "__arrow_c_stream__"):
+            hint = "give an Arrow, Polars or pandas table, or a DuckDB relation"
+            raise Faults.one("source", f"a {type(stream).__name__} is no Arrow stream", hint)
+    spec = load_pipeline(Path(path), {name: str(value) for name, value in (variables or {}).items()}, source)
     if spec.faults:
         make_plan(spec)  # raises, with what is wrong with columns and sources too
     return Pipeline(spec)
@@ -211,8 +235,8 @@ def run(
     path: str | Path,
     *,
     runner: str = "duckdb",
-    variables: Mapping[str, str] | None = None,
-    source: ArrowStream | None = None,
+    variables: Mapping[str, object] | None = None,
+    source: Given | None = None,
     **options: object,
 ) -> Run:
     """Run a pipeline file: `gdo.run("pipeline.yaml").table()`.
@@ -223,6 +247,10 @@ def run(
         Faults, ModelUnready: it cannot start.
         RunFailed: it did not end.
     """
+    known = {field.name for field in fields(Options)}
+    unknown = [Finding("gdo.run", f"unknown option '{name}'", nearest(name, known)) for name in options.keys() - known]
+    if unknown:
+        raise Faults(unknown)
     return load(path, variables, source).run(Options(runner=runner, **options))  # type: ignore[arg-type]
 
 

@@ -4,11 +4,10 @@ Each distinct row is rendered once, each distinct prompt is looked up in the cac
 type where the model can, parsed, checked, asked again with the fault named, and put back in the order of the rows.
 """
 
-import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,9 +17,10 @@ from gdo.caller import Caller
 from gdo.distinct import Distinct
 from gdo.errors import RunFailed
 from gdo.ledger import Failure, Ledger
-from gdo.model import Message, Reply, Request, Sampling
+from gdo.memo import Memo
+from gdo.model import Message, Model, Reply, Request, Sampling
 from gdo.parse import parse_line, parse_reply
-from gdo.prompt import Udp
+from gdo.prompt import Rendered, Udp
 from gdo.scalars import AnswerFault, NoJson
 from gdo.schema import Record, Scalar
 from gdo.template import TemplateFault
@@ -58,25 +58,37 @@ class Answers:
         return pc.struct_field(self.record, name)
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
+class Outcome(NamedTuple):
+    """What one distinct prompt came to: values, a failure, or neither where there was nothing to ask."""
+
     values: Values | None = None
     failure: Failure | None = None
     confidence: float | None = None
 
 
+NOTHING = Outcome()
+
+
 class Ask:
-    """Asks a model for one step and one batch; `failed_rows` collects the numbers of the rows without an answer."""
+    """Asks a model for one step and one batch; `failed_rows` collects the numbers of the rows without an answer.
+
+    `memos` holds what the step was answered in other batches, by prompt.
+    """
 
     def __init__(
-        self, step: str, caller: Callable[[], Caller], loop: asyncio.AbstractEventLoop, ledger: Ledger, policy: Policy
+        self,
+        step: str,
+        caller: Callable[[], Caller],
+        ledger: Ledger,
+        policy: Policy,
+        memos: dict[bytes, Memo[Outcome]] | None = None,
     ) -> None:
         self.step = step
         self.failed_rows: set[int] = set()
         self._find_caller = caller
-        self._loop = loop
         self._ledger = ledger
         self._policy = policy
+        self._memos = {} if memos is None else memos
 
     @property
     def _caller(self) -> Caller:
@@ -92,16 +104,18 @@ class Ask:
             RunFailed: a row failed and the step says `on_error: fail`; or the run was stopped.
         """
         distinct = Distinct.of(batch, sorted(udp.columns))
-        rows = distinct.rows.to_pylist() if udp.columns else [{}]
-        rows = rows if batch.num_rows else []
-        texts: dict[str, int] = {}
-        places: list[int | _Outcome] = []
-        for row in rows:
-            rendered = _render(udp, row)
-            places.append(texts.setdefault(rendered, len(texts)) if isinstance(rendered, str) else rendered)
-        self._ledger.add(self.step, asked=len(texts))
-        answered = self._wait(udp, list(texts))
-        outcomes = [place if isinstance(place, _Outcome) else answered[place] for place in places]
+        rendered = list(
+            udp.texts(distinct.rows if udp.columns else distinct.rows.slice(0, 0), alone=batch.num_rows > 0)
+        )
+        memo = self._memo(udp)
+        texts = dict.fromkeys(text for text in rendered if isinstance(text, str) and text)
+        known = {text: found for text in texts if (found := memo.known.get(text)) is not None}
+        fresh = [text for text in texts if text not in known]
+        self._ledger.add(self.step, asked=len(fresh))
+        answered = dict(zip(fresh, self._wait(udp, fresh), strict=True))
+        memo.keep({text: outcome for text, outcome in answered.items() if outcome.failure is None})
+        known |= answered
+        outcomes = [known[text] if isinstance(text, str) and text else _unasked(udp, text) for text in rendered]
         self._note(batch, distinct, outcomes)
         return _answers(udp.output, distinct, outcomes)
 
@@ -115,7 +129,7 @@ class Ask:
         self.failed_rows.add(row)
         self._ledger.failed(self.step, [(row, failure)])
 
-    def _note(self, batch: pa.RecordBatch, distinct: Distinct, outcomes: Sequence[_Outcome]) -> None:
+    def _note(self, batch: pa.RecordBatch, distinct: Distinct, outcomes: Sequence[Outcome]) -> None:
         if not any(outcome.failure for outcome in outcomes):
             return
         numbers = batch.column(ROW).to_pylist()
@@ -124,117 +138,125 @@ class Ask:
             if failure is not None:
                 self.fail(number, failure)
 
-    def _wait(self, udp: Udp, texts: Sequence[str]) -> list[_Outcome]:
+    def _wait(self, udp: Udp, texts: Sequence[str]) -> list[Outcome]:
         if not texts:
             return []
         # Where a failure ends the run, what is sent at a time is what can be in flight: nothing is paid for in vain.
         size = self._caller.model.concurrency if self._policy.on_error == "fail" else len(texts)
-        outcomes: list[_Outcome] = []
+        outcomes: list[Outcome] = []
         for start in range(0, len(texts), size):
-            job = self._settle(udp, texts[start : start + size])
-            outcomes += asyncio.run_coroutine_threadsafe(job, self._loop).result()
+            outcomes += self._settle(udp, texts[start : start + size])
             if size < len(texts) and any(outcome.failure for outcome in outcomes):
-                return outcomes + [_Outcome(failure=Failure("refused", "not asked"))] * (len(texts) - len(outcomes))
+                return outcomes + [Outcome(failure=Failure("refused", "not asked"))] * (len(texts) - len(outcomes))
         return outcomes
 
-    async def _settle(self, udp: Udp, texts: Sequence[str]) -> list[_Outcome]:
-        scored, written = self._split(udp)
-        jobs = [self._scored(udp.narrowed([name]), texts) for name in scored]
+    def _settle(self, udp: Udp, texts: Sequence[str]) -> list[Outcome]:
+        scored, written = split_fields(udp, self._caller.model)
+        parts = [self._scored(udp.narrowed([name]), texts) for name in scored]
         if written:
-            jobs.append(self._written(udp if not scored else udp.narrowed(written), texts))
-        parts = await asyncio.gather(*jobs)
-        return [_joined(outcomes) for outcomes in zip(*parts, strict=True)]
+            parts.append(self._written(udp if not scored else udp.narrowed(written), texts))
+        return parts[0] if len(parts) == 1 else [_joined(outcomes) for outcomes in zip(*parts, strict=True)]
 
-    def _split(self, udp: Udp) -> tuple[list[str], list[str]]:
-        """The fields that are scored among closed labels, and those that are written."""
-        model = self._caller.model
-        if not (model.capabilities.logprobs and model.style == "plain"):
-            return [], list(udp.output.names)
-        scored = [p.name for p in udp.output.fields if score.closed_labels(p.type) and not p.nullable]
-        return scored, [name for name in udp.output.names if name not in scored]
-
-    async def _scored(self, udp: Udp, texts: Sequence[str]) -> list[_Outcome]:
+    def _scored(self, udp: Udp, texts: Sequence[str]) -> list[Outcome]:
         only = udp.output.fields[0]
         labels = score.closed_labels(only.type)
-        calibration = list(_renderable(udp, score.calibration_rows(udp)))
-        sampling = replace(self._policy.sampling, temperature=0.0, max_tokens=1)
-        bodies = [udp.body(text, "plain") for _, text in calibration]
-        bodies += [udp.body(text, "plain") for text in texts]
-        head, options = udp.head("plain"), score.candidates(labels)
-        requests = [Request(head, body, sampling, candidates=options) for body in bodies]
-        replies = await self._caller.replies(self.step, requests)
-        size = len(calibration)
-        usable = [(group, r.scores) for (group, _), r in zip(calibration, replies, strict=False) if r.error is None]
-        offsets = score.prior([group for group, _ in usable], [scores for _, scores in usable]) or [0.0] * len(labels)
+        memo = self._memo(udp)
+        with memo.settling:  # the first batch measures the prior, the others wait for it
+            memo.prior = offsets = memo.prior or self._prior(udp)
+        requests = list(self._candidates(udp, texts))
         outcomes = []
-        for request, reply in zip(requests[size:], replies[size:], strict=True):
+        for request, reply in zip(requests, self._caller.replies(self.step, requests), strict=True):
             if reply.error is not None:
-                outcomes.append(_Outcome(failure=_refusal(request, reply, 1)))
+                outcomes.append(Outcome(failure=_refusal(request, reply, 1)))
                 continue
-            best = score.verdict(labels, reply.scores, offsets)
-            outcomes.append(_Outcome({only.name: only.type.check(best.label)}, None, best.confidence))
+            best = score.verdict(labels, reply.scores, offsets or [0.0] * len(labels))
+            outcomes.append(Outcome({only.name: only.type.check(best.label)}, None, best.confidence))
         return outcomes
 
-    async def _written(self, udp: Udp, texts: Sequence[str]) -> list[_Outcome]:
-        outcomes: list[_Outcome] = [_Outcome()] * len(texts)
-        requests = {place: self._request(udp, text) for place, text in enumerate(texts)}
+    def _prior(self, udp: Udp) -> list[float]:
+        """What the prompt makes of each label whatever the row; empty where that cannot be measured."""
+        rows = list(_renderable(udp, score.calibration_rows(udp)))
+        requests = list(self._candidates(udp, [text for _, text in rows]))
+        replies = self._caller.replies(self.step, requests)
+        usable = [(group, r.scores) for (group, _), r in zip(rows, replies, strict=True) if r.error is None]
+        return score.prior([group for group, _ in usable], [scores for _, scores in usable])
+
+    def _candidates(self, udp: Udp, texts: Sequence[str]) -> Iterator[Request]:
+        sampling = replace(self._policy.sampling, temperature=0.0, max_tokens=1)
+        head, options = udp.head("plain"), score.candidates(score.closed_labels(udp.output.fields[0].type))
+        for text in texts:
+            yield Request(head, udp.body(text, "plain"), sampling, candidates=options)
+
+    def _memo(self, udp: Udp) -> Memo[Outcome]:
+        return self._memos.setdefault(udp.head("chat").digest, Memo())
+
+    def _written(self, udp: Udp, texts: Sequence[str]) -> list[Outcome]:
+        outcomes: list[Outcome] = [NOTHING] * len(texts)
+        places: Sequence[int] = range(len(texts))
+        requests = list(self._requests(udp, texts))
         for attempt in range(1, self._policy.retries + 2):
             again: dict[int, Request] = {}
-            replies = await self._caller.replies(self.step, list(requests.values()), attempt)
-            for (place, request), reply in zip(requests.items(), replies, strict=True):
+            replies = self._caller.replies(self.step, requests, attempt)
+            for place, request, reply in zip(places, requests, replies, strict=True):
                 outcomes[place] = outcome = self._read(udp, request, reply, attempt)
                 if outcome.failure and outcome.failure.reason in {"unparsable", "invalid"}:
                     again[place] = self._again(udp, texts[place], request, reply, outcome.failure.detail)
             if not again:
                 break
-            requests = again
+            places, requests = list(again), list(again.values())
         return outcomes
 
-    def _request(self, udp: Udp, text: str, note: str = "") -> Request:
+    def _requests(self, udp: Udp, texts: Iterable[str]) -> Iterator[Request]:
         model = self._caller.model
         constrained = model.capabilities.schema
         sampling = self._policy.sampling
-        if model.style == "plain":
-            if _is_line(udp.output):
-                sampling, constrained = replace(sampling, stop=("\n",)), False
-            return Request(udp.head("plain"), udp.body(text + note, "plain"), sampling, constrained)
-        return Request(udp.head("chat", schema_in_prompt=not constrained), text, sampling, constrained)
+        style = model.style
+        if style == "plain" and _is_line(udp.output):
+            sampling, constrained = replace(sampling, stop=("\n",)), False
+        head = udp.head(style, schema_in_prompt=not constrained)
+        for text in texts:
+            yield Request(head, udp.body(text, style), sampling, constrained)
 
     def _again(self, udp: Udp, text: str, request: Request, reply: Reply, fault: str) -> Request:
         if self._caller.model.style == "plain":
-            return self._request(udp, text, f"\n(not usable: {fault})")
+            return next(self._requests(udp, [f"{text}\n(not usable: {fault})"]))
         turns = (
             Message("assistant", reply.text),
             Message("user", f"That answer cannot be used: {fault}. Give the whole answer again, mended."),
         )
-        return replace(request, turns=(*request.turns, *turns))
+        return request._replace(turns=(*request.turns, *turns))
 
-    def _read(self, udp: Udp, request: Request, reply: Reply, attempt: int) -> _Outcome:
+    def _read(self, udp: Udp, request: Request, reply: Reply, attempt: int) -> Outcome:
         if reply.error is not None:
-            return _Outcome(failure=_refusal(request, reply, attempt))
-        plain_line = self._caller.model.style == "plain" and len(udp.output.fields) == 1
+            return Outcome(failure=_refusal(request, reply, attempt))
+        plain_line = request.plain and len(udp.output.fields) == 1
         try:
-            return _Outcome((parse_line if plain_line else parse_reply)(reply.text, udp.output))
+            return Outcome((parse_line if plain_line else parse_reply)(reply.text, udp.output))
         except AnswerFault as fault:
             kind: Literal["unparsable", "invalid"] = "unparsable" if isinstance(fault, NoJson) else "invalid"
-            return _Outcome(failure=Failure(kind, str(fault), request.text(), reply.text, attempt))
+            return Outcome(failure=Failure(kind, str(fault), request.text(), reply.text, attempt))
+
+
+def split_fields(udp: Udp, model: Model) -> tuple[list[str], list[str]]:
+    """The fields of a prompt that a model scores among closed labels, and those that it writes."""
+    if not (model.capabilities.logprobs and model.style == "plain"):
+        return [], list(udp.output.names)
+    scored = [p.name for p in udp.output.fields if score.closed_labels(p.type) and not p.nullable]
+    return scored, [name for name in udp.output.names if name not in scored]
+
+
+def _unasked(udp: Udp, text: Rendered) -> Outcome:
+    """The outcome of a row that needs no call, or cannot be asked."""
+    if text is None:
+        return NOTHING  # null in, null out: there is nothing to ask
+    if isinstance(text, TemplateFault):
+        return Outcome(failure=Failure("template", str(text).removeprefix("template: "), udp.template.source))
+    return Outcome(failure=Failure("empty_prompt", "the prompt rendered to nothing", udp.template.source))
 
 
 def _is_line(output: Record) -> bool:
     """Whether a plain completion answers with bare text to the end of the line."""
     return len(output.fields) == 1 and output.fields[0].type == Scalar("string")
-
-
-def _render(udp: Udp, row: Values) -> str | _Outcome:
-    if udp.columns and all(row[name] is None for name in udp.columns):
-        return _Outcome()  # null in, null out: there is nothing to ask
-    try:
-        text = udp.render(row)
-    except TemplateFault as fault:
-        return _Outcome(failure=Failure("template", str(fault), udp.template.source))
-    if not text:
-        return _Outcome(failure=Failure("empty_prompt", "the prompt rendered to nothing", udp.template.source))
-    return text
 
 
 def _renderable(udp: Udp, rows: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[tuple[str, str]]:
@@ -249,7 +271,7 @@ def _refusal(request: Request, reply: Reply, attempt: int) -> Failure:
     return Failure(reply.error.kind, reply.error.message, request.text(), reply.text, attempt)
 
 
-def _joined(parts: Sequence[_Outcome]) -> _Outcome:
+def _joined(parts: Sequence[Outcome]) -> Outcome:
     if len(parts) == 1:
         return parts[0]
     for part in parts:
@@ -258,13 +280,19 @@ def _joined(parts: Sequence[_Outcome]) -> _Outcome:
     values: Values = {}
     for part in parts:
         values |= part.values or {}
-    return _Outcome(values)
+    return Outcome(values)
 
 
-def _answers(output: Record, distinct: Distinct, outcomes: Sequence[_Outcome]) -> Answers:
+def _answers(output: Record, distinct: Distinct, outcomes: Sequence[Outcome]) -> Answers:
     values = [outcome.values for outcome in outcomes]
+    columns = [
+        pa.array([None if value is None else value[part.name] for value in values], part.type.arrow())
+        for part in output.fields
+    ]
+    missing = pa.array([value is None for value in values], pa.bool_())
+    record = pa.StructArray.from_arrays(columns, fields=list(output.arrow()), mask=missing)
     return Answers(
-        record=distinct.spread(pa.array(values, output.arrow())),
+        record=distinct.spread(record),
         failed=distinct.spread(pa.array([outcome.failure is not None for outcome in outcomes], pa.bool_())),
         confidence=distinct.spread(pa.array([outcome.confidence for outcome in outcomes], pa.float64())),
     )

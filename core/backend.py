@@ -11,6 +11,15 @@ from gdo.model import Model
 DEFAULT_MODEL = "local"
 
 
+class Price(BaseModel):
+    """What a million tokens cost, in a currency of the user's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: float = Field(ge=0, description="For a million tokens of prompts")
+    completion: float = Field(ge=0, description="For a million tokens of replies")
+
+
 class Backend(BaseModel):
     """One backend's options; a subclass stands in `models/`, one file each."""
 
@@ -20,6 +29,9 @@ class Backend(BaseModel):
     kind: ClassVar[str] = ""
 
     backend: str = Field(description="The backend")
+    price: Price | None = Field(
+        default=None, description="For `gdo plan --estimate`: {prompt, completion} a million tokens"
+    )
 
     def __init_subclass__(cls, kind: str = "") -> None:
         """Register the backend under its word in YAML."""

@@ -4,9 +4,12 @@ One SQLite file in WAL mode, so two runs may share it. A key is a digest of all 
 reply as JSON. No prompt and no secret is stored.
 """
 
+import contextlib
 import sqlite3
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import orjson
@@ -14,16 +17,24 @@ import orjson
 from gdo.errors import Faults, RunFailed
 from gdo.model import Reply, Usage
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS replies (
-    key BLOB PRIMARY KEY, model TEXT NOT NULL, step TEXT NOT NULL, reply BLOB NOT NULL, created INTEGER NOT NULL
-) WITHOUT ROWID
-"""
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS origins (id INTEGER PRIMARY KEY, model TEXT NOT NULL, step TEXT NOT NULL, "
+    "UNIQUE (model, step))",
+    "CREATE TABLE IF NOT EXISTS replies (key BLOB NOT NULL UNIQUE, origin INTEGER NOT NULL, reply BLOB NOT NULL, "
+    "created INTEGER NOT NULL)",
+)
+HOME = ".gdo"
+NAME = "cache.sqlite"
 _CHUNK = 500
+CHECKPOINT_EVERY = 10_000
+"""Replies between two checkpoints: a page that many of them touch is then copied into the file once."""
+
+Stored = tuple[bytes, str, str, Reply]
+"""Key, model, step, reply."""
 
 
 class Cache:
-    """The replies in one file; used from one thread at a time.
+    """The replies in one file. `get` may be called from any thread, `put` and `checkpoint` from one each.
 
     Raises:
         Faults: the file is there but is no cache, or cannot be opened.
@@ -31,56 +42,102 @@ class Cache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._reading = threading.Lock()
+        self._origins: dict[tuple[str, str], int] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute(_SCHEMA)
+            self._writes, self._reads, self._tidies = self._open(), self._open(), self._open()
+            self._tidies.execute("PRAGMA busy_timeout = 1000")  # where others read it, another time will do
+            for statement in _SCHEMA:
+                self._writes.execute(statement)
+            self._reads.execute("SELECT key, origin, reply, created FROM replies LIMIT 1").fetchone()
         except (sqlite3.DatabaseError, OSError) as error:
             hint = "move the file away, or run with --no-cache"
             raise Faults.one(str(path), f"cannot be used as a cache: {error}", hint) from None
 
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        return connection
+
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
-        """The replies that are there, by key."""
+        """The replies that are there, by key; one that is damaged is taken out.
+
+        Raises:
+            Faults: the file is damaged.
+        """
         found: dict[bytes, Reply] = {}
         try:
             for start in range(0, len(keys), _CHUNK):
                 chunk = keys[start : start + _CHUNK]
-                marks = ",".join("?" * len(chunk))
-                rows = self._db.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", chunk)
-                found |= {key: _decode(blob) for key, blob in rows}
-        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+                query = f"SELECT key, reply FROM replies WHERE key IN ({_marks(len(chunk))})"
+                with self._reading:
+                    rows = self._reads.execute(query, chunk).fetchall()
+                for key, blob in rows:
+                    try:
+                        found[key] = decode(blob)
+                    except (ValueError, TypeError):  # damaged: it counts as missing, and another may take its place
+                        with self._reading:
+                            self._reads.execute("DELETE FROM replies WHERE key = ?", (key,))
+        except sqlite3.DatabaseError as error:
             hint = "move the file away, or run with --no-cache"
             raise Faults.one(str(self.path), f"the cache cannot be read: {error}", hint) from None
         return found
 
-    def put(self, replies: Iterable[tuple[bytes, str, str, Reply]]) -> None:
-        """Store `(key, model, step, reply)` rows in one transaction; they are on disk when this returns.
+    def put(self, replies: Sequence[Stored]) -> None:
+        """Store replies in one transaction; they are on disk when this returns.
 
         Raises:
             RunFailed: the disk refused (full, read-only).
         """
         now = int(time.time())
-        rows = [(key, model, step, _encode(reply), now) for key, model, step, reply in replies]
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?)", rows)
-            self._db.execute("COMMIT")
+            self._writes.execute("BEGIN IMMEDIATE")
+            # Few statements of many rows: each one gives the interpreter away and must wait to get it back.
+            for start in range(0, len(replies), _CHUNK):
+                values: list[object] = []
+                for key, model, step, reply in replies[start : start + _CHUNK]:
+                    values += (key, self._origin(model, step), _encode(reply), now)
+                rows = ",".join(["(?,?,?,?)"] * (len(values) // 4))
+                self._writes.execute(f"INSERT OR IGNORE INTO replies VALUES {rows}", values)
+            self._writes.execute("COMMIT")
         except sqlite3.DatabaseError as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            self._origins.clear()
+            if self._writes.in_transaction:
+                self._writes.execute("ROLLBACK")
             raise RunFailed(
                 f"{self.path}: a reply could not be stored: {error} (free some space and run again)"
             ) from None
 
+    def checkpoint(self) -> None:
+        """Copy the log into the file: it waits for the disk, so not where replies are waited for."""
+        with contextlib.suppress(sqlite3.DatabaseError):  # the log just grows on
+            self._tidies.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # nearly all, and nobody has to wait
+            self._tidies.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()  # the rest, so that the log starts anew
+
+    def _origin(self, model: str, step: str) -> int:
+        if (model, step) not in self._origins:
+            self._writes.execute("INSERT OR IGNORE INTO origins (model, step) VALUES (?, ?)", (model, step))
+            query = "SELECT id FROM origins WHERE model = ? AND step = ?"
+            self._origins[model, step] = self._writes.execute(query, (model, step)).fetchone()[0]
+        return self._origins[model, step]
+
     def __len__(self) -> int:
         """How many replies it holds."""
-        return int(self._db.execute("SELECT count(*) FROM replies").fetchone()[0])
+        with self._reading:
+            return int(self._reads.execute("SELECT count(*) FROM replies").fetchone()[0])
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        for connection in (self._tidies, self._reads, self._writes):
+            connection.close()
+
+
+@lru_cache(maxsize=_CHUNK)
+def _marks(count: int) -> str:
+    return ",".join("?" * count)
 
 
 def _encode(reply: Reply) -> bytes:
@@ -88,6 +145,11 @@ def _encode(reply: Reply) -> bytes:
     return orjson.dumps([reply.text, reply.scores, usage.prompt_tokens, usage.completion_tokens])
 
 
-def _decode(blob: bytes) -> Reply:
+def decode(blob: bytes) -> Reply:
+    """A reply as it was stored.
+
+    Raises:
+        ValueError, TypeError: the bytes are no reply.
+    """
     text, scores, prompt_tokens, completion_tokens = orjson.loads(blob)
     return Reply(text=text, scores=tuple(scores), usage=Usage(prompt_tokens, completion_tokens))

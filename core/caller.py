@@ -1,63 +1,88 @@
 """Requests to one model: looked up on disk, sent at most once, stored before they are used."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
-from gdo.cache import Cache
+from gdo.cache import CHECKPOINT_EVERY, Cache, Stored
 from gdo.errors import BudgetSpent, GdoError, ModelUnready, RunFailed, Stopped
 from gdo.ledger import Call, Ledger
-from gdo.model import Model, Reply, Request
+from gdo.model import Model, Reply, ReplyError, Request, cache_keys
+
+REMEMBERED = 100_000
+"""Replies that a run without a cache keeps in memory, so that it does not ask the same again."""
 
 
 class Disk:
-    """The cache behind a thread of its own, so that the event loop never waits for the disk."""
+    """The cache: read in the thread that asks, written in the event loop, tidied in a thread of its own.
+
+    A commit goes to the log of the file and waits for no disk, so it holds the loop up for less than the hand-over to a
+    thread would, which has to fight for the interpreter; all replies of one turn of the loop go in one commit.
+    """
 
     def __init__(self, cache: Cache | None) -> None:
         self.cache = cache
+        self._memory: dict[bytes, Reply] = {}
+        self._waiting: list[Stored] = []
+        self._stored: asyncio.Future[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gdo-cache")
-        self._waiting: list[tuple[bytes, str, str, Reply, asyncio.Future[Reply]]] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Future[None] | None = None
+        self._untidy = 0
 
-    async def get(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
+    def get(self, keys: Sequence[bytes]) -> Mapping[bytes, Reply]:
         """The replies that are stored."""
-        if self.cache is None or not keys:
-            return {}
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self.cache.get, keys)
-
-    def put(self, key: bytes, model: str, step: str, reply: Reply, future: "asyncio.Future[Reply]") -> None:
-        """Store a reply, then hand it on: `future` gets it when it is on disk."""
         if self.cache is None:
-            future.set_result(reply)
+            return {key: self._memory[key] for key in keys if key in self._memory}
+        return self.cache.get(keys)
+
+    async def put(self, key: bytes, model: str, step: str, reply: Reply) -> None:
+        """Store a reply; it is on disk when this returns.
+
+        Raises:
+            RunFailed: the disk refused.
+        """
+        if self.cache is None:
+            self._remember(key, reply)
             return
-        self._waiting.append((key, model, step, reply, future))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write(self.cache))
+        self._waiting.append((key, model, step, reply))
+        if self._stored is None:
+            loop = asyncio.get_running_loop()
+            self._stored = loop.create_future()
+            loop.call_soon(self._write, self.cache, loop)
+        await self._stored
 
-    async def _write(self, cache: Cache) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            try:
-                await loop.run_in_executor(self._thread, cache.put, [row[:4] for row in batch])
-            except RunFailed as error:
-                for *_, future in batch:
-                    _fail(future, error)
-                continue
-            for *_, reply, future in batch:
-                if not future.done():
-                    future.set_result(reply)
+    def _remember(self, key: bytes, reply: Reply) -> None:
+        if len(self._memory) >= REMEMBERED:
+            for old in list(itertools.islice(self._memory, REMEMBERED // 10)):
+                del self._memory[old]
+        self._memory[key] = reply
 
-    async def idle(self) -> None:
-        """Wait until all that was put is stored."""
-        if self._writer is not None:
-            await self._writer
+    def _write(self, cache: Cache, loop: asyncio.AbstractEventLoop) -> None:
+        """Store what waits."""
+        stored, batch = self._stored, self._waiting
+        assert stored is not None  # noqa: S101 (`put` made it)
+        self._stored, self._waiting = None, []
+        try:
+            cache.put(batch)
+        except RunFailed as error:
+            stored.set_exception(error)
+            return
+        stored.set_result(None)
+        self._untidy += len(batch)
+        if self._untidy >= CHECKPOINT_EVERY and (self._tidying is None or self._tidying.done()):
+            self._untidy = 0
+            self._tidying = loop.run_in_executor(self._thread, cache.checkpoint)
 
     async def close(self) -> None:
         """Finish what is being written."""
-        await self.idle()
+        if self._stored is not None:
+            await asyncio.wait([self._stored])
+        if self._tidying is not None:
+            await self._tidying
         if self.cache is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self.cache.close)
+            self.cache.close()
         self._thread.shutdown()
 
 
@@ -68,68 +93,99 @@ class Caller:
     """
 
     def __init__(
-        self, name: str, model: Model, disk: Disk, ledger: Ledger, tell: Callable[[str], None] = lambda _: None
+        self,
+        name: str,
+        model: Model,
+        disk: Disk,
+        ledger: Ledger,
+        loop: asyncio.AbstractEventLoop,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.name = name
-        self._tell = tell
         self.model = model
         self.stopping = False
         self.cause: GdoError = Stopped("stopped")
         """Why nothing more is sent, once `stopping` is set."""
+        self._tell = tell
         self._disk = disk
         self._ledger = ledger
-        self._flying: dict[bytes, asyncio.Future[Reply]] = {}
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._flying: dict[bytes, Future[Reply] | None] = {}
+        """The keys that somebody is asking for; a future where somebody else waits too."""
         self._started: asyncio.Task[None] | None = None
+        self._answered = False
 
     def halt(self, cause: GdoError) -> None:
         """Send nothing more; whoever still wants a reply gets the cause."""
         if not self.stopping:
             self.cause = cause
             self.stopping = True
+            self.model.stop()
 
-    async def replies(self, step: str, requests: Sequence[Request], attempt: int = 1) -> list[Reply]:
+    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1) -> list[Reply]:
         """The replies in the order of the requests; a request that failed gives a reply with an error.
+
+        Not to be called in the event loop's own thread: it waits.
 
         Raises:
             BudgetSpent, Stopped: the run may not send what is missing.
             ModelUnready: the model cannot answer any request.
         """
-        loop = asyncio.get_running_loop()
-        wanted: dict[bytes, asyncio.Future[Reply]] = {}
-        mine: dict[bytes, Request] = {}
-        keys = [request.key(self.model.identity) for request in requests]
-        for key, request in zip(keys, requests, strict=True):
-            if key not in wanted:
-                if key not in self._flying:
-                    self._flying[key] = loop.create_future()
-                    mine[key] = request
-                wanted[key] = self._flying[key]
+        keys = list(cache_keys(requests, self.model.identity))
+        mine, others = self._claim(keys, requests)
+        found: dict[bytes, Reply] = {}
+        fault: GdoError = Stopped("interrupted")
         try:
-            await self._settle(step, mine, attempt)
+            found |= self._disk.get(list(mine))
+            self._ledger.called([self._call(step, reply, attempt, cached=True) for reply in found.values()])
+            missing = {key: request for key, request in mine.items() if key not in found}
+            if missing:
+                job = self._send(step, missing, attempt)
+                found |= asyncio.run_coroutine_threadsafe(job, self._loop).result()
         except GdoError as error:
-            for key in mine:
-                _fail(self._flying[key], error)
+            fault = error
             raise
         finally:
-            for key in mine:
-                _fail(self._flying.pop(key), Stopped("interrupted"))
-        shared = [Call(step, self.name, 0, 0, 0.0, cached=True, attempt=attempt)] * (len(wanted) - len(mine))
-        self._ledger.called(shared)
-        found = dict(zip(wanted, await asyncio.gather(*wanted.values()), strict=True))
+            self._release(mine, found, fault)
+        found |= {key: future.result() for key, future in others.items()}
+        self._ledger.called([Call(step, self.name, 0, 0, 0.0, cached=True, attempt=attempt)] * len(others))
         return [found[key] for key in keys]
 
-    async def _settle(self, step: str, mine: dict[bytes, Request], attempt: int) -> None:
-        stored = await self._disk.get(list(mine))
-        for key, reply in stored.items():
-            self._flying[key].set_result(reply)
-        self._ledger.called([self._call(step, reply, attempt, cached=True) for reply in stored.values()])
-        missing = {key: request for key, request in mine.items() if key not in stored}
-        if missing:
-            await self._start()
-            await self._send(step, missing, attempt)
+    def _claim(
+        self, keys: Sequence[bytes], requests: Sequence[Request]
+    ) -> tuple[dict[bytes, Request], dict[bytes, Future[Reply]]]:
+        """Each key that nobody else is asking for, and the others with what will come of them.
 
-    async def _send(self, step: str, missing: dict[bytes, Request], attempt: int) -> None:
+        Claimed before the cache is looked at: who gives a key back has stored its reply.
+        """
+        mine: dict[bytes, Request] = {}
+        others: dict[bytes, Future[Reply]] = {}
+        with self._lock:
+            for key, request in zip(keys, requests, strict=True):
+                if key in mine or key in others:
+                    continue
+                if key in self._flying:
+                    others[key] = self._flying[key] = self._flying[key] or Future()
+                else:
+                    self._flying[key] = None
+                    mine[key] = request
+        return mine, others
+
+    def _release(self, mine: Mapping[bytes, Request], found: Mapping[bytes, Reply], fault: GdoError) -> None:
+        with self._lock:
+            waited = {key: future for key in mine if (future := self._flying.pop(key)) is not None}
+        for key, future in waited.items():
+            if key in found:
+                future.set_result(found[key])
+            else:
+                future.set_exception(fault)
+
+    async def _send(self, step: str, missing: Mapping[bytes, Request], attempt: int) -> dict[bytes, Reply]:
+        await self._start()
         keys = list(missing)
+        found: dict[bytes, Reply] = {}
+        calls: list[Call] = []
         withheld: list[GdoError] = []
 
         def allowed() -> Iterator[Request]:
@@ -137,25 +193,44 @@ class Caller:
                 if self.stopping:
                     withheld.append(self.cause)
                     return
-                if not self._ledger.may_call():
-                    withheld.append(BudgetSpent("the budget is spent"))
+                spent = self._ledger.spend_call()
+                if spent:
+                    withheld.append(BudgetSpent(spent))
                     return
                 yield request
 
-        async for index, reply in self.model.generate(allowed()):
-            self._ledger.called([self._call(step, reply, attempt, cached=False)])
-            if reply.error is not None and reply.error.fatal:
-                self.halt(ModelUnready(f"model '{self.name}': {reply.error.message}"))
+        async def done(index: int, reply: Reply) -> None:
+            call = self._call(step, reply, attempt, cached=False)
+            self._ledger.spent(call)
+            calls.append(call)
+            if reply.error is None:
+                await self._keep(keys[index], step, reply)
+            elif self._ends(reply.error):
                 withheld.insert(0, self.cause)
-            elif reply.error is not None:
-                self._flying[keys[index]].set_result(reply)
-            else:
-                self._disk.put(keys[index], self.model.identity, step, reply, self._flying[keys[index]])
+            found[keys[index]] = reply
+
+        try:
+            await self.model.generate(allowed(), done)
+        finally:
+            self._ledger.records.calls(calls)
         if withheld:
-            # Replies that did come are on their way to the disk; wait for them before the run ends.
-            await self._disk.idle()
             raise withheld[0]
-        await asyncio.wait([self._flying[key] for key in keys])
+        return found
+
+    async def _keep(self, key: bytes, step: str, reply: Reply) -> None:
+        self._answered = True
+        try:
+            await self._disk.put(key, self.model.identity, step, reply)
+        except RunFailed as error:  # what cannot be kept must not be paid for
+            self.halt(error)
+            raise
+
+    def _ends(self, error: ReplyError) -> bool:
+        """Whether a failed call belongs to the end of the run: it brings it about, or was given up because of it."""
+        if error.fatal:
+            kind = RunFailed if self._answered else ModelUnready  # it could answer, or it never did
+            self.halt(kind(f"model '{self.name}': {error.message}"))
+        return self.stopping
 
     async def _start(self) -> None:
         if self._started is None:
@@ -172,9 +247,3 @@ class Caller:
         """Let the model go, if it was ever started."""
         if self._started is not None and self._started.done() and not self._started.exception():
             await self.model.close()
-
-
-def _fail(future: "asyncio.Future[Reply]", error: GdoError) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # seen: whoever else waits for it gets it too

@@ -4,9 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from gdo import __version__
-from gdo.errors import Faults, GdoError
+from gdo.errors import Faults, GdoError, nearest
 
 RUNNERS = ("duckdb",)
 
@@ -45,8 +46,26 @@ def _split(given: list[str]) -> tuple[list[str], list[str]]:
     return given[:place], given[place + 1 :]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the option that may be meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and leave with 2."""
+        _, unknown, words = message.partition("unrecognized arguments: ")
+        known = [option for action in self._known() for option in action.option_strings]
+        word = words.split("=")[0].split(" ")[0]
+        hint = f" ({nearest(word, known)})" if unknown and word.startswith("--") else ""
+        super().error(message + hint)
+
+    def _known(self) -> list[argparse.Action]:
+        # The top parser complains of what a command's parser did not know.
+        within = [action.choices or {} for action in self._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001 (argparse tells them by no other name)
+        inner = [action for parsers in within for parser in parsers.values() for action in parser._actions]  # noqa: SLF001
+        return [*self._actions, *inner]
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gdo", description="User-defined prompts over tables.")
+    parser = _Parser(prog="gdo", description="User-defined prompts over tables.")
     parser.add_argument("--version", action="version", version=f"gdo {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
@@ -55,14 +74,21 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--limit", type=_natural, metavar="N", help="read only the first N rows of each source")
     run.add_argument("--out", type=Path, metavar="PATH", help="write here instead of the file's sink")
     run.add_argument("--no-cache", action="store_true", help="neither read nor keep replies")
-    run.add_argument("--max-calls", type=_natural, metavar="N", help="stop after N calls to a model")
-    run.add_argument("--max-tokens", type=_natural, metavar="N", help="stop after N tokens")
+    run.add_argument("--max-calls", type=_count, metavar="N", help="stop after N calls to a model")
+    run.add_argument("--max-tokens", type=_count, metavar="N", help="stop after N tokens")
     run.add_argument("--quiet", action="store_true", help="say nothing but errors")
 
     _with_file(commands.add_parser("check", help="find every fault of a pipeline file"))
     plan = _with_file(commands.add_parser("plan", help="show the plan, before and after the rewrites"))
     plan.add_argument("--estimate", action="store_true", help="count the calls and estimate the tokens of a run")
+    plan.add_argument("--limit", type=_natural, metavar="N", help="estimate the first N rows of each source")
 
+    _other_commands(commands)
+    return parser
+
+
+def _other_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    """The commands that run no pipeline."""
     listing = commands.add_parser("list", help="list what there is")
     listing.add_argument("what", choices=("operators", "udps", "models", "backends"))
 
@@ -77,8 +103,17 @@ def _parser() -> argparse.ArgumentParser:
     pull = commands.add_parser("pull", help="fetch a bundled model's weights now")
     pull.add_argument("model", metavar="MODEL", nargs="?", default="smollm2-135m")
 
+    cache = commands.add_parser("cache", help="what the cache of a pipeline holds; remove or verify replies")
+    cache.add_argument(
+        "place", nargs="?", type=Path, default=Path(), metavar="PLACE", help="a pipeline file or its folder"
+    )
+    cache.add_argument("--prune", action="store_true", help="remove the replies that the options below name")
+    cache.add_argument("--older-than", metavar="AGE", help="an age such as 30d, 12h or 2w")
+    cache.add_argument("--model", metavar="MODEL", help="a model as the list names it, or a piece of that name")
+    cache.add_argument("--step", metavar="STEP", help="a step")
+    cache.add_argument("--verify", action="store_true", help="read every reply, and say what is damaged")
+
     commands.add_parser("schema", help="print the JSON Schema of a pipeline file")
-    return parser
 
 
 def _with_file(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -87,11 +122,15 @@ def _with_file(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def _natural(text: str) -> int:
-    number = int(text) if text.isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
+def _natural(text: str, least: int = 1) -> int:
+    number = int(text) if text.isdigit() else -1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of {least} or more")
     return number
+
+
+def _count(text: str) -> int:
+    return _natural(text, least=0)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from gdo import api
-from gdo.errors import Faults
+from gdo.errors import Faults, RunFailed
 
 
 def _pipeline(options: argparse.Namespace) -> api.Pipeline:
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
     pipeline = _pipeline(options)
     started = time.monotonic()
-    shown: list[Progress] = []
+    begun: list[api.Run] = []
 
     def tell(text: str) -> None:
         if not options.quiet:
@@ -38,22 +38,35 @@ def run(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
 
         def begin(run: api.Run, stop: Callable[[], None]) -> None:
-            shown.append(Progress(run.plan, run.ledger, quiet=options.quiet))
-            stack.enter_context(shown[0].shown())
+            begun.append(run)
+            stack.enter_context(Progress(run.plan, run.ledger, quiet=options.quiet).shown())
             stack.enter_context(_interrupts(run, stop, tell))
 
-        done = pipeline.run(
-            api.Options(
-                runner=options.runner, limit=options.limit, cache=not options.no_cache, out=options.out,
-                max_calls=options.max_calls, max_tokens=options.max_tokens,
-            ),
-            api.Watch(tell, begin),
-        )  # fmt: skip
+        try:
+            done = pipeline.run(
+                api.Options(
+                    runner=options.runner, limit=options.limit, cache=not options.no_cache, out=options.out,
+                    max_calls=options.max_calls, max_tokens=options.max_tokens,
+                ),
+                api.Watch(tell, begin),
+            )  # fmt: skip
+        except RunFailed:
+            for run in begun:  # how far it came
+                tell(summary(run.plan, run.ledger, time.monotonic() - started, word="ended"))
+            raise
     tell(summary(done.plan, done.ledger, time.monotonic() - started))
+    return _told(done, pipeline, tell)
+
+
+def _told(done: api.Run, pipeline: api.Pipeline, tell: Callable[[str], None]) -> int:
+    """Where the rows and the errors of a run lie; its exit status."""
     errors = sum(count.errors for count in done.ledger.steps.values())
     places = [str(done.plan.folder / sink.sink.text()) for sink in done.plan.sinks]
     tell(f"output: {', '.join(places)}")
     place = f" in {done.folder / 'errors.parquet'}" if errors else ""
+    for name, total in done.ledger.steps.items():
+        if total.errors and total.errors >= total.rows_in:
+            tell(f"warning: step '{name}' answered none of its {total.rows_in:,} rows")
     tell(f"errors: {errors:,}{place}")
     for (step, reason), (count, detail) in done.ledger.reasons.items():
         tell(f"  {step}: {count:,} x {reason}: {pipeline.spec.document.hide(detail)[:200]}")
@@ -64,11 +77,11 @@ def run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _interrupts(run: api.Run, stop: Callable[[], None], tell: Callable[[str], None]) -> Iterator[None]:
-    """The first Ctrl-C lets what is in flight finish, the second leaves at once; both keep what is stored."""
+    """The first Ctrl-C, or a SIGTERM, lets what is in flight finish, the second leaves at once; both keep what is stored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {word: signal.getsignal(word) for word in (signal.SIGINT, signal.SIGTERM)}
 
     def leave(*_: object) -> None:
         tell("left at once; replies that were stored are kept, and the same command goes on from there")
@@ -77,22 +90,26 @@ def _interrupts(run: api.Run, stop: Callable[[], None], tell: Callable[[str], No
         os._exit(1)
 
     def interrupted(*_: object) -> None:
-        signal.signal(signal.SIGINT, leave)
+        for word in before:
+            signal.signal(word, leave)
         tell("stopping: waiting for the calls in flight; press Ctrl-C again to leave at once")
         stop()
 
-    signal.signal(signal.SIGINT, interrupted)
+    for word in before:
+        signal.signal(word, interrupted)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for word, handler in before.items():
+            signal.signal(word, handler)
 
 
 def check(options: argparse.Namespace) -> int:
     """`gdo check`."""
     pipeline = _pipeline(options)
     pipeline.check()
-    print(f"{options.pipeline}: no fault in {len(pipeline.spec.steps)} steps", file=sys.stderr)
+    steps = len(pipeline.spec.steps)
+    print(f"{options.pipeline}: no fault in {steps} {'step' if steps == 1 else 'steps'}", file=sys.stderr)
     return 0
 
 
@@ -105,7 +122,8 @@ def plan(options: argparse.Namespace) -> int:
     if options.estimate:
         from gdo.estimate import estimate
 
-        print("\n# estimate", *(str(line) for line in estimate(pipeline.plan())), sep="\n")
+        lines = (str(line) for line in estimate(pipeline.plan(limit=options.limit)))
+        print("\n# estimate, nothing cached", *lines, sep="\n")
     return 0
 
 
@@ -146,6 +164,30 @@ def pull(options: argparse.Namespace) -> int:
 
     print(weights.pull(options.model, lambda text: print(text, file=sys.stderr, flush=True)))
     return 0
+
+
+def cache(options: argparse.Namespace) -> int:
+    """`gdo cache`."""
+    from gdo import cachecare
+
+    path = cachecare.find_cache(options.place)
+    named = (options.older_than, options.model, options.step)
+    if options.prune and not any(named):
+        raise Faults.one("--prune", "needs --older-than, --model or --step", f"to remove all, delete {path}")
+    if any(named) and not options.prune:
+        raise Faults.one("--older-than, --model, --step", "say what --prune removes", "add --prune")
+    if options.prune:
+        age = cachecare.seconds(options.older_than) if options.older_than else None
+        removed = cachecare.prune(path, older_than_s=age, model=options.model, step=options.step)
+        print(f"{removed:,} replies removed", file=sys.stderr)
+    faults: list[str] = []
+    if options.verify:
+        whole, faults = cachecare.verify(path)
+        print(f"{whole:,} replies are whole, {len(faults):,} faults", *faults[:20], sep="\n", file=sys.stderr)
+    if not faults:
+        print(cachecare.table(cachecare.parts(path)))
+    print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB", file=sys.stderr)
+    return 1 if faults else 0
 
 
 def schema(options: argparse.Namespace) -> int:

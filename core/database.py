@@ -1,14 +1,17 @@
 """DuckDB as gdo uses it: quoting, conditions over a batch, queries over `input`, and what a query needs."""
 
+import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from gdo.errors import Faults
+from gdo.errors import Faults, nearest
 
 
 def quote(name: str) -> str:
@@ -51,15 +54,26 @@ def scratch() -> duckdb.DuckDBPyConnection:
     return _memory().cursor()
 
 
-def message(error: duckdb.Error) -> str:
-    """The first line of an error of DuckDB's, without its class."""
-    first = str(error).strip().splitlines()[0]
-    return first.partition("Error: ")[2] or first
+def message(error: Exception) -> str:
+    """What an error of DuckDB's, or of a stream that it feeds, says, in one line and without its class."""
+    lines = str(error).strip().splitlines()
+    first = lines[0].partition("Error: ")[2] or lines[0]
+    if "CSV Error on Line" not in first:
+        return first
+    why = itertools.takewhile(bool, lines[1:])  # then comes advice for callers of its reader
+    return f"{first}: {' '.join(line for line in why if not line.startswith('Original Line'))}"
 
 
-def query_batch(query: str, batch: pa.RecordBatch) -> pa.Table:
-    """The rows of a query over a batch called `input`."""
+def look_in(folder: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    """Files that a query names are relative to the pipeline file, like every path in it."""
+    connection.execute(f"SET file_search_path = {literal(str(folder.resolve()))}")
+
+
+def query_batch(query: str, batch: pa.RecordBatch, folder: Path | None = None) -> pa.Table:
+    """The rows of a query over a batch called `input`; files that it names are in `folder`."""
     with scratch() as connection:
+        if folder is not None:
+            look_in(folder, connection)
         connection.register("input", pa.Table.from_batches([batch]))
         return connection.sql(query).to_arrow_table()
 
@@ -70,17 +84,27 @@ def condition_mask(condition: str, batch: pa.RecordBatch) -> pa.BooleanArray:
     return table.column("met").combine_chunks()
 
 
-def describe(query: str, schema: pa.Schema) -> pa.Schema:
-    """The schema of a query over a table `input` of some schema.
+def describe(query: str, schema: pa.Schema, folder: Path | None = None) -> pa.Schema:
+    """The schema of a query over a table `input` of some schema; files that it names are in `folder`.
 
     Raises:
         Faults: it does not fit such a table (no place in the finding; DuckDB's own words).
     """
     with scratch() as connection:
+        if folder is not None:
+            look_in(folder, connection)
         connection.register("input", schema.empty_table())
         try:
+            names = [str(row[0]) for row in connection.execute(f"DESCRIBE ({query}\n)").fetchall()]
+            twice = next((name for i, name in enumerate(names) if name.lower() in map(str.lower, names[:i])), None)
+            if twice is not None:
+                hint = f"give one another name with AS, or leave one out: * EXCLUDE ({quote(twice)})"
+                raise Faults.one("", f"the query gives two columns called '{twice}'", hint)
             return connection.sql(f"SELECT * FROM ({query}\n) LIMIT 0").to_arrow_table().schema
         except duckdb.Error as error:
+            column = re.search(r'Referenced column "(.+?)" not found', str(error))
+            if column:
+                raise Faults.one("", f"no column '{column[1]}' here", nearest(column[1], schema.names)) from None
             raise Faults.one("", message(error)) from None
 
 
@@ -91,6 +115,14 @@ def condition_columns(condition: str, schema: pa.Schema) -> frozenset[str]:
         Faults: it is not a condition over such a table.
     """
     query = f"SELECT * FROM input WHERE ({condition}\n)"
+    with scratch() as connection:  # for a message about the words that the user typed, without our brackets
+        connection.register("input", schema.empty_table())
+        try:
+            connection.execute(f"EXPLAIN SELECT * FROM input WHERE {condition}")
+        except duckdb.ParserException as error:
+            raise Faults.one("", message(error)) from None
+        except duckdb.Error:
+            pass  # told below
     describe(query, schema)
     if describe(f"SELECT ({condition}\n) AS met FROM input", schema).field("met").type != pa.bool_():
         raise Faults.one("", f"'{condition}' is neither true nor false", "write a condition, such as price > 3")
@@ -118,10 +150,9 @@ class Query:
             row = connection.execute("SELECT json_serialize_sql(?)", [self.text]).fetchone()
         answer = json.loads(row[0]) if row else {}
         if answer.get("error"):
-            said = str(answer.get("error_message", "")).splitlines()
-            raise Faults.one(
-                "", f"not a query: {said[0] if said else 'it cannot be parsed'}", "one SELECT over `input`"
-            )
+            said = (str(answer.get("error_message", "")).splitlines() or ["it cannot be parsed"])[0]
+            said = "it is another statement" if "serialized to json" in said else said
+            raise Faults.one("", f"not a query: {said}", "one SELECT over `input`")
         if len(answer["statements"]) != 1:
             raise Faults.one("", f"{len(answer['statements'])} statements", "one SELECT over `input`")
         found: dict[str, object] = answer["statements"][0]["node"]

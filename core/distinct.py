@@ -13,6 +13,8 @@ class Distinct:
 
     rows: pa.RecordBatch
     index: pa.Array
+    whole: bool = False
+    """Whether no row stands twice, so that `index` just counts."""
 
     @classmethod
     def of(cls, batch: pa.RecordBatch, columns: Sequence[str]) -> "Distinct":
@@ -25,18 +27,22 @@ class Distinct:
         picked = _plain(batch.select(list(columns)))
         if batch.num_rows == 0:
             return cls(picked, pa.array([], pa.int64()))
-        codes = pa.array([0] * batch.num_rows, pa.int64())
+        codes: pa.Array | None = None
         for column in picked.columns:
             code, size = _codes(column)
+            if size == batch.num_rows:  # no value stands twice here, so no row does
+                return cls(picked, _range(size), whole=True)
             # Recoding after each column keeps the product of two code ranges within 64 bits.
-            codes, _ = _codes(pc.add(pc.multiply(codes, size), code))
+            codes = code if codes is None else _codes(pc.add(pc.multiply(codes, size), code))[0]
+        if codes is None:
+            codes = pa.array([0] * batch.num_rows, pa.int64())
         first = pa.table({"code": codes, "row": _range(batch.num_rows)}).group_by("code").aggregate([("row", "min")])
         places = first.sort_by("code").column("row_min").combine_chunks()
         return cls(picked.take(places), codes)
 
     def spread(self, values: pa.Array) -> pa.Array:
         """Values of the distinct rows, put back for every input row."""
-        return values.take(self.index)
+        return values if self.whole else values.take(self.index)
 
 
 def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -85,6 +85,8 @@ def parse_document(text: str, path: str = "<text>") -> Document:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if error.context_mark and "end of stream" in str(error.problem):
+            mark = error.context_mark  # where the quote opens that is never closed
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
         what = "more than one document" if "another document" in str(error.problem) else error.problem or error.context
         raise Faults.one(where, f"not YAML: {what}", _yaml_hint(str(error.problem))) from None

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 Reason = Literal[
     "empty_prompt",  # the prompt rendered to nothing
@@ -27,8 +27,7 @@ class Failure:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One request and what it took; `cached` when the reply was there already."""
 
     step: str
@@ -85,6 +84,9 @@ class Ledger:
 
     def step(self, name: str) -> StepCount:
         """The totals of a step."""
+        found = self.steps.get(name)
+        if found is not None:
+            return found
         with self._lock:
             return self.steps.setdefault(name, StepCount())
 
@@ -97,30 +99,33 @@ class Ledger:
             for key, amount in amounts.items():
                 setattr(count, key, getattr(count, key) + amount)
 
-    def may_call(self) -> bool:
-        """Take one call from the budget; False when it is spent."""
+    def spend_call(self) -> str:
+        """Take one call from the budget; when it is spent, which one, and nothing else."""
         with self._lock:
             if self.max_calls is not None and self._spent_calls >= self.max_calls:
-                return False
+                return f"the budget of {self.max_calls:,} calls is spent"
             if self.max_tokens is not None and self._spent_tokens >= self.max_tokens:
-                return False
+                return f"the budget of {self.max_tokens:,} tokens is spent ({self._spent_tokens:,} used)"
             self._spent_calls += 1
-            return True
+            return ""
+
+    def spent(self, call: Call) -> None:
+        """Count a request that reached a model; `records` gets it later, with others."""
+        count = self.step(call.step)
+        tokens = call.prompt_tokens + call.completion_tokens
+        with self._lock:
+            count.ended = time.monotonic()
+            count.started = count.started or count.ended
+            count.calls += 1
+            count.prompt_tokens += call.prompt_tokens
+            count.completion_tokens += call.completion_tokens
+            self._spent_tokens += tokens
 
     def called(self, calls: Sequence[Call]) -> None:
-        """Count requests and write them down."""
-        for call in calls:
-            self.add(
-                call.step,
-                calls=not call.cached,
-                cached=call.cached,
-                prompt_tokens=0 if call.cached else call.prompt_tokens,
-                completion_tokens=0 if call.cached else call.completion_tokens,
-            )
-            if not call.cached:
-                with self._lock:
-                    self._spent_tokens += call.prompt_tokens + call.completion_tokens
-        self.records.calls(calls)
+        """Count requests whose reply was there already, and write them down."""
+        if calls:
+            self.add(calls[0].step, cached=len(calls))
+            self.records.calls(calls)
 
     def failed(self, name: str, rows: Iterable[tuple[int, Failure]]) -> None:
         """Count rows that a step could not answer and write them down."""

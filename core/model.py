@@ -1,13 +1,13 @@
-"""What a backend is: requests in, replies out in the order of completion.
+"""What a backend is: requests in, each reply handed on when it is complete.
 
 A failed request is a `Reply` with an `error`, never an exception; concurrency, rate limits, retry of busy servers and
 time limits live inside the backend.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import orjson
 
@@ -67,8 +67,7 @@ class Sampling:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One call: the shared head, this row's body, and what is wanted of the reply.
 
     `constrained` asks for decoding held to the head's answer type. `candidates` asks for the log-probability of
@@ -81,26 +80,6 @@ class Request:
     constrained: bool = False
     candidates: tuple[str, ...] = ()
     turns: tuple[Message, ...] = ()
-
-    def key(self, identity: str) -> bytes:
-        """The cache key: a digest of all that decides the reply. `identity` is the model's."""
-        digest = blake2b(self.head.digest, digest_size=20)
-        digest.update(
-            orjson.dumps(
-                (
-                    identity,
-                    self.body,
-                    self.sampling.temperature,
-                    self.sampling.max_tokens,
-                    self.sampling.stop,
-                    self.sampling.seed,
-                    self.constrained,
-                    self.candidates,
-                    [(turn.role, turn.content) for turn in self.turns],
-                )
-            )
-        )
-        return digest.digest()
 
     def messages(self) -> tuple[Message, ...]:
         """The whole prompt as a chat."""
@@ -118,8 +97,28 @@ class Request:
         return self.head.style == "plain"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+def cache_keys(requests: Sequence[Request], identity: str) -> Iterator[bytes]:
+    """The cache key of each request: a digest of all that decides its reply. `identity` is the model's.
+
+    What requests share is hashed once.
+    """
+    head = sampling = constrained = candidates = None
+    for request in requests:
+        same = request.head is head and request.sampling is sampling
+        if not (same and request.constrained is constrained and request.candidates is candidates):
+            head, sampling = request.head, request.sampling
+            constrained, candidates = request.constrained, request.candidates
+            rest = (identity, sampling.temperature, sampling.max_tokens, sampling.stop, sampling.seed)
+            known = orjson.dumps((*rest, constrained, candidates))
+            prefix = blake2b(head.digest + blake2b(known, digest_size=16).digest(), digest_size=20)
+        digest = prefix.copy()
+        digest.update(request.body.encode("utf-8", "surrogatepass"))
+        if request.turns:
+            digest.update(b"\0" + orjson.dumps([(turn.role, turn.content) for turn in request.turns]))
+        yield digest.digest()
+
+
+class Usage(NamedTuple):
     """Tokens that a call took, as the backend counted them."""
 
     prompt_tokens: int = 0
@@ -135,8 +134,7 @@ class ReplyError:
     fatal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What came back: a text, or the log-probability of each candidate, or an error."""
 
     text: str = ""
@@ -144,6 +142,10 @@ class Reply:
     usage: Usage = Usage()
     latency_s: float = 0.0
     error: ReplyError | None = None
+
+
+Done = Callable[[int, Reply], Awaitable[None]]
+"""Takes the index of a request and its reply, and returns when the reply is safe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +184,16 @@ class Model(Protocol):
             ModelUnready: it cannot answer here; the message says what would help.
         """
 
-    def generate(self, requests: Iterable[Request]) -> AsyncIterator[tuple[int, Reply]]:
-        """Replies with the index of their request, in the order of completion.
+    async def generate(self, requests: Iterable[Request], done: Done) -> None:
+        """Answer requests; each reply is handed to `done` when it is complete, with the index of its request.
 
-        A request is pulled from the iterable only when it can be sent: budgets and Ctrl-C end the stream there.
+        A request is pulled from the iterable only when it can be sent, so budgets and Ctrl-C end the stream there. Its
+        place in the window is free when `done` returns: what is paid for and not yet on disk is never more than
+        `concurrency` replies. What `done` raises is raised when the calls in flight have ended.
         """
+
+    def stop(self) -> None:
+        """The run is ending: try nothing again. May be called from any thread."""
 
     async def close(self) -> None:
         """Give everything back."""

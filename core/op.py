@@ -3,7 +3,9 @@
 A runner implements the three scopes and names no operator; an operator implements one scope and names no runner.
 """
 
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -53,6 +55,8 @@ class Operator(BaseModel):
     rows: ClassVar[Rows] = Rows.SAME
     asks: ClassVar[bool] = True
     """Whether it calls a model."""
+    subject: ClassVar[str] = ""
+    """The key that a fault of the whole step is about."""
 
     op: str = Field(description="The operator")
     id: str | None = Field(
@@ -94,6 +98,26 @@ class Operator(BaseModel):
     def reads(self, columns: Iterable[str]) -> frozenset[str]:
         """The columns that it needs, of those that are there."""
         return frozenset()
+
+    def key_of(self, column: str) -> Loc:
+        """Where in the step a column is named: a key, and the place in its list; the UDP where none of them does."""
+        named = re.compile(rf"(?<!\w){re.escape(column)}(?!\w)")
+        for key in type(self).model_fields:
+            value = getattr(self, key) if key not in Operator.model_fields else None
+            if isinstance(value, str) and named.search(value):
+                return (key,)
+            if isinstance(value, list) and column in value:
+                return (key, value.index(column))
+        return ("udp",)
+
+    @property
+    def free_inputs(self) -> tuple[str, ...]:
+        """The columns whose order in the prompt is left open; none for most."""
+        return ()
+
+    def with_inputs(self, order: Sequence[str]) -> "Operator":
+        """The same operator with its free inputs in an order."""
+        raise TypeError(f"{self.kind} leaves no order open")
 
     def adds(self, schema: pa.Schema) -> list[pa.Field]:
         """The columns that it writes, for the schema that it gets; one that is there already is replaced."""
@@ -147,14 +171,10 @@ class Operator(BaseModel):
         return f"{self.kind}({words})"
 
 
-def require(columns: Iterable[str], schema: pa.Schema) -> list[Finding]:
-    """Findings (without a place) for columns that a table does not have."""
+def absent(columns: Iterable[str], schema: pa.Schema) -> list[tuple[str, str]]:
+    """The columns that a table does not have, each with a hint at the one that may be meant."""
     names = [name for name in schema.names if name != ROW]
-    return [
-        Finding("", f"no column '{column}' here", nearest(column, names))
-        for column in sorted(columns)
-        if column not in names
-    ]
+    return [(column, nearest(column, names)) for column in sorted(columns) if column not in names]
 
 
 def answer_fields(output: Record, into: str | None = None) -> list[pa.Field]:
@@ -183,5 +203,8 @@ def put_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordB
 
 
 def _short(value: object) -> str:
-    text = str(value).replace("\n", " ")
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (dict, BaseModel)) for item in value):
+        return f"{len(value)} given"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = text.replace("\n", " ")
     return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 (a plan's line stays readable)

@@ -30,6 +30,8 @@ def parse_reply(text: str, answer: Record) -> dict[str, object]:
     >>> parse_reply('Sure! {"n": "3",}', Record((Field("n", Scalar("integer")),)))
     {'n': 3}
     """
+    if answer.is_text and text[:1].isalnum() and not any(mark in text for mark in "{[`<"):
+        return answer.check({answer.names[0]: text})  # plain words for one text: nothing to unwrap
     try:
         value: object = orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -4,16 +4,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 
 from gdo.ask import ROW
 from gdo.backend import DEFAULT_MODEL, Backend, resolve
-from gdo.database import condition_columns
+from gdo.database import condition_columns, quote
+from gdo.document import Loc
 from gdo.errors import Faults, Finding
-from gdo.op import Operator, require
+from gdo.op import Operator, absent
 from gdo.sink import Sink
 from gdo.spec import Pipeline, Step, in_order
-from gdo.tables import ArrowStream, Source, placed, source_schema
+from gdo.tables import ArrowStream, Source, placed, source_query, source_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +113,12 @@ def make_plan(pipeline: Pipeline) -> Plan:
 def _source_schema(
     pipeline: Pipeline, name: str, source: Source | ArrowStream, faults: list[Finding]
 ) -> pa.Schema | None:
-    loc = ("sources", name) if ("sources", name) in pipeline.document.marks else ("source",)
+    loc: Loc = ("sources", name) if ("sources", name) in pipeline.document.marks else ("source",)
     try:
         schema = source_schema(source, pipeline.folder) if isinstance(source, Source) else stream_schema(source)
     except Faults as error:
-        faults += placed(error, pipeline.document.where(loc))
+        key = next((key for key in ("path", "database") if getattr(source, key, None)), "sql")
+        faults += placed(error, pipeline.document.where((*loc, key)))
         return None
     where = pipeline.document.where(loc)
     if ROW in schema.names:
@@ -123,6 +126,16 @@ def _source_schema(
     twins = [Finding(where, finding.what, finding.hint) for finding in same_names(schema)]
     faults += twins
     return None if twins else schema
+
+
+def source_rows(plan: Plan, source: SourceNode, connection: duckdb.DuckDBPyConnection) -> str | None:
+    """A query over all rows of a source, for a look before the run; None for a stream, which is the run's to read."""
+    if isinstance(source.source, Source):
+        return source_query(source.source, plan.folder, connection)
+    if isinstance(source.source, pa.Table):
+        connection.register(f"given_{source.id}", source.source)
+        return f"SELECT * FROM {quote(f'given_{source.id}')}"
+    return None
 
 
 def same_names(schema: pa.Schema) -> Iterator[Finding]:
@@ -161,7 +174,7 @@ def _common(kind: pa.DataType) -> pa.DataType:
 
 
 def _model_faults(pipeline: Pipeline, step: Step) -> Iterator[Finding]:
-    if not step.op.asks:
+    if not step.op.asks or step.op.model in pipeline.broken_models:
         return
     where = pipeline.document.where((*step.loc, "model"))
     try:
@@ -175,15 +188,21 @@ def _model_faults(pipeline: Pipeline, step: Step) -> Iterator[Finding]:
 
 def _flow(pipeline: Pipeline, step: Step, schema: pa.Schema, faults: list[Finding]) -> pa.Schema | None:
     where = pipeline.where(step)
-    missing = [Finding(where, f.what, f.hint) for f in require(step.op.reads(schema.names), schema)]
+    document = pipeline.document
+    missing = [
+        Finding(
+            document.where((*step.loc, *step.op.key_of(column))),
+            f"no column '{column}' here",
+            'a column is read by its name, or as row["name"]' if column == "row" else hint,
+        )
+        for column, hint in absent(step.op.reads(schema.names), schema)
+    ]
     try:
         if step.op.where is not None:
             condition_columns(step.op.where, schema)
     except Faults as error:
-        faults += placed(error, pipeline.document.where((*step.loc, "where")))
-    if missing:
-        faults += missing
-        return None
+        faults += placed(error, document.where((*step.loc, "where")))
+    faults += missing
     try:
         out = step.op.writes(schema)
         twins = [Finding(where, finding.what, finding.hint) for finding in same_names(out)]
@@ -192,7 +211,8 @@ def _flow(pipeline: Pipeline, step: Step, schema: pa.Schema, faults: list[Findin
             return None
         return merged(schema, out) if step.op.where is not None else out
     except Faults as error:
-        faults += placed(error, where)
+        if not missing:  # else it is the same fault again
+            faults += placed(error, document.where((*step.loc, step.op.subject)))
         return None
 
 

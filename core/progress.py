@@ -136,7 +136,7 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def summary(plan: Plan, ledger: Ledger, seconds: float) -> str:
+def summary(plan: Plan, ledger: Ledger, seconds: float, word: str = "done") -> str:
     """The table at the end of a run."""
     header = ("step", "rows in", "rows out", "rejected", "calls", "cached", "tokens", "errors", "seconds")
     rows: list[tuple[str, ...]] = [header]
@@ -152,4 +152,4 @@ def summary(plan: Plan, ledger: Ledger, seconds: float) -> str:
         )
         for row in rows
     ]
-    return "\n".join([*lines, f"done in {clock(seconds)}"])
+    return "\n".join([*lines, f"{word} in {clock(seconds)}"])

@@ -22,7 +22,7 @@ def make_project(folder: Path) -> list[Path]:
     targets = {folder / target: starter / name for name, target in FILES.items()}
     there = [path for path in targets if path.exists()]
     if there:
-        raise Faults.one(str(there[0]), "is there already", "gdo init writes into a new or empty folder")
+        raise Faults.one(str(there[0]), "is there already", "gdo init overwrites nothing; name another folder")
     try:
         for target, source in targets.items():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,17 +4,21 @@ A `Udp` renders to what all rows share (`head`) and what is one row's own (`body
 instruction-tuned models behind a server, and `plain` few-shot completion for small and base models.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import orjson
+import pyarrow as pa
 
 from gdo.model import Head, Message, Style, told_schema
 from gdo.schema import Record
-from gdo.template import Template, cell_text
+from gdo.template import Template, TemplateFault, bounded, cell_text
 
 Row = Mapping[str, object]
+Rendered = str | TemplateFault | None
+"""A row's prompt, or why there is none: a fault, or nothing to ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,45 @@ class Udp:
             lines = "\n".join(f"{name}: {cell_text(row.get(name))}" for name in self.inputs)
             return self.template.render({**row, "fields": lines}).strip()
         return self.template.render(row).strip()
+
+    def texts(self, rows: pa.RecordBatch, *, alone: bool) -> Iterator[Rendered]:
+        """The prompt of each row, column by column where the template only names columns.
+
+        None where all inputs are null: there is nothing to ask. A template that fails on a row gives its fault there. A
+        prompt that reads no column is one text if `alone`.
+        """
+        if not self.columns:
+            if alone:
+                yield self._text({})
+            return
+        columns = {name: rows.column(name).to_pylist() for name in rows.schema.names}
+        empty: Iterable[bool] = itertools.repeat(False, rows.num_rows)
+        if all(column.null_count for column in rows.columns):
+            empty = [all(value is None for value in cells) for cells in zip(*columns.values(), strict=True)]
+        parts = self.template.parts
+        if parts is None or (self.inputs and "fields" in self.template.columns):
+            for row, nothing in zip(rows.to_pylist(), empty, strict=True):
+                yield None if nothing else self._text(row)
+            return
+        pieces = [
+            itertools.repeat(part)
+            if isinstance(part, str)
+            else [
+                str(cell_text(value)) if type(value) is not str else value for value in columns[self._column(part.name)]
+            ]
+            for part in parts
+        ]
+        for cells, nothing in zip(zip(*pieces, strict=False), empty, strict=True):
+            yield None if nothing else bounded("".join(cells).strip())
+
+    def _column(self, name: str) -> str:
+        return self.renamed.get(name, name)
+
+    def _text(self, row: Row) -> Rendered:
+        try:
+            return self.render(row)
+        except TemplateFault as fault:
+            return fault
 
     def head(self, style: Style, *, schema_in_prompt: bool = False) -> Head:
         """What all rows share, in a style; `schema_in_prompt` tells a chat model the JSON Schema in words."""

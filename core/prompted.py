@@ -1,6 +1,7 @@
 """Operators whose logic is a prompt: what they share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from pydantic import Field, PrivateAttr
 
@@ -25,6 +26,17 @@ class Compiled(Operator):
     def reads(self, columns: Iterable[str]) -> frozenset[str]:
         """The columns of the template."""
         return self.compiled.columns
+
+    @property
+    def free_inputs(self) -> tuple[str, ...]:
+        """What `{{ fields }}` stands for."""
+        return self.compiled.inputs if "fields" in self.compiled.template.columns else ()
+
+    def with_inputs(self, order: Sequence[str]) -> "Compiled":
+        """`{{ fields }}` in another order."""
+        other = self.model_copy()
+        other._udp = replace(self.compiled, inputs=tuple(order))  # noqa: SLF001 (a copy of itself)
+        return other
 
 
 class Prompted(Compiled):
@@ -70,7 +82,7 @@ class Prompted(Compiled):
         template = here.template(self.prompt or "", ("prompt",))
         examples = tuple(here.examples(self.examples, output, ("examples",)))
         udp = Udp(self.id or self.kind, template, output, system=self.system, examples=examples)
-        here.faults.extend(here.missing_inputs(udp))
+        here.faults.extend(here.missing_inputs(udp, ("prompt",)))
         return self.adapted(udp)
 
     def adapted(self, udp: Udp) -> Udp:

@@ -1,6 +1,8 @@
 """What a run leaves behind: `.gdo/runs/<id>/` with errors.parquet, calls.parquet and run.json."""
 
+import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,11 +49,13 @@ class _Log:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.schema = schema
-        self._writer = pyarrow.parquet.ParquetWriter(str(path), schema, compression="zstd")
-        self._rows: list[dict[str, object]] = []
+        self._path = path
+        self._beside = path.with_name(f"{path.name}.part")
+        self._writer = pyarrow.parquet.ParquetWriter(str(self._beside), schema, compression="zstd")
+        self._rows: list[tuple[object, ...]] = []
         self._lock = threading.Lock()
 
-    def add(self, rows: Sequence[dict[str, object]]) -> None:
+    def add(self, rows: Sequence[tuple[object, ...]]) -> None:
         with self._lock:
             self._rows += rows
             if len(self._rows) >= _BUFFER:
@@ -61,10 +65,13 @@ class _Log:
         with self._lock:
             self._flush()
             self._writer.close()
+            self._beside.replace(self._path)  # a reader of all runs never meets half a table
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, self.schema))
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
+            self._writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema))
             self._rows = []
 
 
@@ -82,53 +89,73 @@ class RunFolder:
         self._hide = hide
         self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         self.path = parent / self.id
-        self._started = time.time()
+        self._began = datetime.now(UTC).isoformat(timespec="seconds")
+        self._started = time.monotonic()  # the clock may be set while it runs
         try:
             self.path.mkdir(parents=True)
+            self._running = self.path / "running"
+            self._running.write_text(f"{socket.gethostname()} {os.getpid()}", encoding="utf-8")
+            sweep(parent)
             self._errors = _Log(self.path / "errors.parquet", ERRORS)
             self._calls = _Log(self.path / "calls.parquet", CALLS)
         except OSError as error:
             raise RunFailed(f"{self.path}: the run folder cannot be made: {error}") from None
 
+    def leaves(self, parts: Sequence[Path]) -> None:
+        """Note which half files a run that is killed would leave elsewhere."""
+        with self._running.open("a", encoding="utf-8") as marker:
+            marker.writelines(f"\n{part.absolute()}" for part in parts)
+
     def errors(self, step: str, failures: Sequence[tuple[int, Failure]]) -> None:
         """Write down rows that a step could not answer."""
         self._errors.add(
             [
-                {
-                    "row_key": row,
-                    "step": step,
-                    "reason": failure.reason,
-                    "detail": self._hide(failure.detail[:_LONGEST]),
-                    "prompt": self._hide(failure.prompt[:_LONGEST]),
-                    "raw_reply": self._hide(failure.raw_reply[:_LONGEST]),
-                    "attempts": failure.attempts,
-                }
+                (
+                    row,
+                    step,
+                    failure.reason,
+                    self._hide(failure.detail[:_LONGEST]),
+                    self._hide(failure.prompt[:_LONGEST]),
+                    self._hide(failure.raw_reply[:_LONGEST]),
+                    failure.attempts,
+                )
                 for row, failure in failures
             ]
         )
 
     def calls(self, calls: Sequence[Call]) -> None:
         """Write down requests made, or found in the cache."""
-        self._calls.add(
-            [
-                {
-                    "step": call.step,
-                    "model": call.model,
-                    "prompt_tokens": call.prompt_tokens,
-                    "completion_tokens": call.completion_tokens,
-                    "latency_s": call.latency_s,
-                    "cached": call.cached,
-                    "attempts": call.attempt,
-                    "error": call.error,
-                }
-                for call in calls
-            ]
-        )
+        self._calls.add(calls)
 
     def close(self, facts: Mapping[str, object]) -> None:
         """Finish the tables and write run.json."""
         self._errors.close()
         self._calls.close()
-        whole = {"id": self.id, "started": self._started, "seconds": round(time.time() - self._started, 3), **facts}
+        whole = {
+            "id": self.id, "started": self._began, "seconds": round(time.monotonic() - self._started, 3), **facts
+        }  # fmt: skip
         text = orjson.dumps(whole, option=orjson.OPT_INDENT_2, default=str).decode()
         (self.path / "run.json").write_text(f"{self._hide(text)}\n", encoding="utf-8")
+        self._running.unlink(missing_ok=True)
+
+
+def sweep(parent: Path) -> None:
+    """Remove what runs of this machine that were killed have left in their folders: spilled rows and half tables."""
+    for marker in parent.glob("*/running"):
+        first, *parts = marker.read_text(encoding="utf-8").splitlines() or [""]
+        host, _, process = first.partition(" ")
+        if host != socket.gethostname() or not process.isdigit() or _lives(int(process)):
+            continue
+        beside = [path for path in map(Path, parts) if path.name.endswith(".part")]
+        for left in (*beside, *marker.parent.glob("spill.*"), *marker.parent.glob("*.part"), marker):
+            left.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return True

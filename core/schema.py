@@ -133,6 +133,21 @@ class Record:
     """A mapping of named fields: what a UDP's `output` is at its top."""
 
     fields: tuple[Field, ...]
+    checks: tuple[tuple[str, Callable[[object], object], bool], ...] = field(init=False, repr=False, compare=False)
+    """Each field's name, how its value is checked, and whether it may be null."""
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """The names of the fields, in order."""
+    is_text: bool = field(init=False, repr=False, compare=False)
+    """Whether it is one text and nothing else."""
+
+    def __post_init__(self) -> None:
+        checks = (
+            (f.name, CHECKS[f.type.word] if isinstance(f.type, Scalar) else f.type.check, f.nullable)
+            for f in self.fields
+        )
+        object.__setattr__(self, "checks", tuple(checks))
+        object.__setattr__(self, "names", tuple(part.name for part in self.fields))
+        object.__setattr__(self, "is_text", len(self.fields) == 1 and self.fields[0].type == Scalar("string"))
 
     def arrow(self) -> pa.DataType:
         """A struct of the fields."""
@@ -158,24 +173,18 @@ class Record:
                 f"{show(value)} is not an object with the fields {', '.join(f.name for f in self.fields)}"
             )
         out: dict[str, object] = {}
-        for part in self.fields:
-            given = value.get(part.name)
+        for name, check, nullable in self.checks:
+            given = value.get(name)
             if given is None:
-                if not part.nullable:
-                    state = "is null" if part.name in value else "is missing"
-                    raise AnswerFault(f"the field '{part.name}' {state}")
-                out[part.name] = None
+                if not nullable:
+                    raise AnswerFault(f"the field '{name}' {'is null' if name in value else 'is missing'}")
+                out[name] = None
                 continue
             try:
-                out[part.name] = part.type.check(given)
+                out[name] = check(given)
             except AnswerFault as fault:
-                raise AnswerFault(f"the field '{part.name}': {fault}") from None
+                raise AnswerFault(f"the field '{name}': {fault}") from None
         return out
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the fields, in order."""
-        return tuple(part.name for part in self.fields)
 
 
 AnswerType = Scalar | Labels | ListOf | Record

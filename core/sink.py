@@ -17,6 +17,8 @@ from gdo.errors import RunFailed
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 COMPRESSED = (".gz", ".zst")
+GROUP_ROWS = 1 << 16
+GROUP_BYTES = 32 << 20
 
 
 class Sink(BaseModel):
@@ -85,6 +87,19 @@ class Writer(ABC):
         """Leave no trace."""
 
 
+def sink_fault(sink: Sink, folder: Path) -> tuple[str, str]:
+    """Why a sink cannot be written, and a hint, as far as a look can tell before the run; empty texts for nothing."""
+    place = folder / (sink.path or sink.database or "")
+    if place.is_dir():
+        return f"'{place.name}' is a folder", "name a file"
+    there = next(parent for parent in place.absolute().parents if parent.exists())
+    if not there.is_dir():
+        return f"'{there}' is a file, not a folder", "write somewhere else"
+    if not os.access(there, os.W_OK):
+        return f"no permission to write in '{there}'", "write somewhere else"
+    return "", ""
+
+
 def open_writer(sink: Sink, folder: Path, schema: pa.Schema, run_id: str) -> Writer:
     """The writer of a sink; folders on the way are made.
 
@@ -123,6 +138,8 @@ class FileWriter(Writer):
         _check_types(place, kind, schema)
         self._stream = pa.output_stream(str(self.beside), compression=compression)
         self._table: pyarrow.parquet.ParquetWriter | pyarrow.csv.CSVWriter | None = None
+        self._held: list[pa.RecordBatch] = []
+        self._held_rows = self._held_bytes = 0
         if kind == ".parquet":
             self._table = pyarrow.parquet.ParquetWriter(self._stream, schema, compression="zstd")
         elif kind in {".csv", ".tsv"}:
@@ -138,15 +155,29 @@ class FileWriter(Writer):
                 rows = batch.to_pylist()
                 self._stream.write(b"".join(orjson.dumps(row, default=_json) + b"\n" for row in rows))
             elif self.kind == ".parquet":
-                self._table.write_batch(batch)
+                self._hold(batch)
             else:
                 self._table.write_batch(flattened(batch, self._flat))
         except OSError as error:
             raise RunFailed(f"{self.place}: cannot be written: {error}") from None
 
+    def _hold(self, batch: pa.RecordBatch) -> None:
+        """Keep rows until they make a row group that is worth reading."""
+        self._held.append(batch)
+        self._held_rows += batch.num_rows
+        self._held_bytes += batch.nbytes
+        if self._held_rows >= GROUP_ROWS or self._held_bytes >= GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._held and self._table is not None:
+            self._table.write_table(pa.Table.from_batches(self._held).combine_chunks())
+        self._held, self._held_rows, self._held_bytes = [], 0, 0
+
     def commit(self) -> None:
         """Close, and rename over the old file in one step."""
         try:
+            self._flush()
             self._close()
             os.replace(self.beside, self.place)  # noqa: PTH105 (the word for it)
         except OSError as error:

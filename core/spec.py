@@ -10,7 +10,7 @@ from gdo.backend import Backend
 from gdo.document import Document, Loc, read_document, substitute
 from gdo.errors import Faults, Finding, nearest
 from gdo.op import Operator, Site
-from gdo.sink import Sink
+from gdo.sink import Sink, sink_fault
 from gdo.tables import ArrowStream, Source
 from gdo.validation import findings
 
@@ -55,6 +55,8 @@ class Pipeline:
     """Each sink with the id that it writes."""
     faults: tuple[Finding, ...] = ()
     """What is wrong with the file's form; steps that are broken are left out of `steps`."""
+    broken_models: frozenset[str] = frozenset()
+    """Models that are declared, and wrongly."""
 
     def where(self, step: Step) -> str:
         """`file:line:column` of a step."""
@@ -64,7 +66,11 @@ class Pipeline:
 SOURCE = "source"
 
 
-def load_pipeline(path: Path, given: Mapping[str, str] | None = None, source: ArrowStream | None = None) -> Pipeline:
+Given = ArrowStream | Mapping[str, ArrowStream]
+"""A stream in the place of the file's only source, or streams by the names of its sources."""
+
+
+def load_pipeline(path: Path, given: Mapping[str, str] | None = None, source: Given | None = None) -> Pipeline:
     """The pipeline of a file; `source` stands in for the file's own when it is given.
 
     Faults of the file's form are in `faults`, so that those of its columns can be told with them.
@@ -75,7 +81,7 @@ def load_pipeline(path: Path, given: Mapping[str, str] | None = None, source: Ar
     return read_pipeline(substitute(read_document(path), given or {}), path.parent, source)
 
 
-def read_pipeline(document: Document, folder: Path, source: ArrowStream | None = None) -> Pipeline:
+def read_pipeline(document: Document, folder: Path, source: Given | None = None) -> Pipeline:
     """The pipeline of a document whose substitutions are made."""
     if not isinstance(document.data, dict):
         raise Faults.one(document.where(()), "a pipeline is a mapping", "with the keys source, steps and sink")
@@ -83,12 +89,30 @@ def read_pipeline(document: Document, folder: Path, source: ArrowStream | None =
     outer = reader.outer(source)
     models = dict(reader.models())
     sources: dict[str, Source | ArrowStream] = dict(outer.sources)
-    if source is not None or outer.source is not None:
-        sources = {SOURCE: source if source is not None else outer.source, **sources}  # type: ignore[dict-item]
+    if outer.source is not None:
+        sources = {SOURCE: outer.source, **sources}
+    if source is not None:
+        sources |= _given(source, sources)
     steps = tuple(reader.steps(sources))
     sinks = tuple(reader.sinks(outer, steps, sources))
     name = outer.name or Path(document.path).stem
-    return Pipeline(name, document, folder, models, sources, steps, sinks, tuple(reader.faults))
+    broken = frozenset(outer.models.keys() - models.keys())
+    return Pipeline(name, document, folder, models, sources, steps, sinks, tuple(reader.faults), broken)
+
+
+def _given(source: Given, declared: Mapping[str, object]) -> Mapping[str, ArrowStream]:
+    """Streams by the names of the sources that they stand for."""
+    if not isinstance(source, Mapping):
+        if len(declared) > 1:
+            names = ", ".join(declared)
+            raise Faults.one("source", f"the file has the sources {names}", "give them by name: source={'name': table}")
+        return {next(iter(declared), SOURCE): source}
+    unknown = source.keys() - (declared.keys() or {SOURCE})
+    if unknown:
+        raise Faults(
+            Finding("source", f"the file has no source '{name}'", nearest(name, declared)) for name in sorted(unknown)
+        )
+    return source
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
@@ -111,7 +135,7 @@ class _Reader:
     def fault(self, loc: Loc, what: str, hint: str = "") -> None:
         self.faults.append(Finding(self.document.where(loc), what, hint))
 
-    def outer(self, source: ArrowStream | None) -> PipelineFile:
+    def outer(self, source: Given | None) -> PipelineFile:
         """The keys around the steps; after a fault, those that are whole."""
         try:
             found = PipelineFile.model_validate(self.data)
@@ -197,13 +221,17 @@ class _Reader:
         listed = (
             [(("sink",), outer.sink)] if outer.sink else [(("sinks", i), sink) for i, sink in enumerate(outer.sinks)]
         )
-        seen: set[tuple[str | None, str | None]] = set()
+        seen: set[tuple[Path, str]] = set()
         for loc, sink in listed:
             if sink.from_ is not None and sink.from_ not in known and not self.faults:
                 self.fault((*loc, "from"), f"no step or source '{sink.from_}'", nearest(sink.from_, known))
-            target = (sink.path or sink.database, sink.table)
+            place = self.folder / (sink.path or sink.database or "")
+            what, hint = sink_fault(sink, self.folder)
+            if what:
+                self.fault((*loc, "path" if sink.path else "database"), what, hint)
+            target = (place.resolve(), (sink.table or "").lower())
             if target in seen:
-                self.fault(loc, f"'{target[0]}' is written twice", "each sink has its own path")
+                self.fault(loc, f"'{sink.text()}' is written twice", "each sink has its own path")
             seen.add(target)
             yield sink.from_ or last, sink
 
@@ -222,4 +250,7 @@ def with_sink(pipeline: Pipeline, path: Path) -> Pipeline:
     except ValidationError as error:
         what, _, hint = error.errors()[0]["msg"].removeprefix("Value error, ").partition(" | ")
         raise Faults.one("--out", what, hint) from None
+    fault, hint = sink_fault(sink, pipeline.folder)
+    if fault:
+        raise Faults.one("--out", fault, hint)
     return replace(pipeline, sinks=((last, sink),))

@@ -1,5 +1,6 @@
 """Sources: where rows come from, as a query that DuckDB reads."""
 
+import csv
 import glob
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,15 @@ import duckdb
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gdo.database import connect, literal, message, quote
+from gdo.database import connect, literal, look_in, message, quote
 from gdo.errors import Faults, Finding, nearest
 from gdo.sink import suffix
 
+# Left to guess, DuckDB may drop lines: those before what looks like a table, and those that begin with a '#'.
+_EVERY_LINE = "sample_size = 100000, skip = 0, comment = ''"
 READERS = {
-    ".csv": "read_csv({paths}, sample_size = 100000)",
-    ".tsv": "read_csv({paths}, delim = '\t', sample_size = 100000)",
+    ".csv": f"read_csv({{paths}}, {_EVERY_LINE})",
+    ".tsv": f"read_csv({{paths}}, delim = '\t', {_EVERY_LINE})",
     ".jsonl": "read_json({paths}, format = 'newline_delimited', sample_size = 100000)",
     ".ndjson": "read_json({paths}, format = 'newline_delimited', sample_size = 100000)",
     ".parquet": "read_parquet({paths})",
@@ -104,8 +107,7 @@ def _attach(path: Path, connection: duckdb.DuckDBPyConnection) -> str:
 
 
 def _in_folder(sql: str, folder: Path, connection: duckdb.DuckDBPyConnection) -> str:
-    # Files named in a query are relative to the pipeline file, like every path in it.
-    connection.execute(f"SET file_search_path = {literal(str(folder.resolve()))}")
+    look_in(folder, connection)
     return sql.strip().rstrip(";")
 
 
@@ -136,9 +138,35 @@ def source_schema(source: Source, folder: Path) -> pa.Schema:
     with connect() as connection:
         query = source_query(source, folder, connection)
         try:
-            return connection.sql(f"SELECT * FROM ({query}\n) LIMIT 0").to_arrow_table().schema
+            schema = connection.sql(f"SELECT * FROM ({query}\n) LIMIT 0").to_arrow_table().schema
         except duckdb.Error as error:
-            raise Faults.one("", f"cannot be read: {message(error)}") from None
+            what = message(error)
+            if "sniffing" in what:
+                what = _ragged(source, folder, ",") or what
+            raise Faults.one("", f"cannot be read: {what}") from None
+        only = schema.names[0] if len(schema) == 1 else ""
+        # Where its lines differ in their number of fields, DuckDB takes each line for one value.
+        marks = [mark for mark in ",;|\t" if mark in only] or [","] * (only == "column0")
+        what = _ragged(source, folder, marks[0]) if marks else ""
+        if what:
+            raise Faults.one("", f"cannot be read: {what}")
+        return schema
+
+
+def _ragged(source: Source, folder: Path, mark: str) -> str:
+    """Which line of a text table has more or fewer fields than its header; nothing if none has."""
+    if source.path is None or Path(source.path).suffix.lower() not in {".csv", ".tsv"}:
+        return ""
+    for path in _paths(source.path, folder):
+        if not path.stat().st_size:
+            return "the file is empty"
+        with path.open(encoding="utf-8", errors="replace", newline="") as lines:
+            rows = csv.reader(lines, delimiter=mark)
+            wanted = len(next(rows))
+            for row in rows:
+                if row and len(row) != wanted:
+                    return f"line {rows.line_num} of {path.name} has {len(row)} fields, its header {wanted}"
+    return ""
 
 
 def placed(error: Faults, where: str) -> Iterator[Finding]:

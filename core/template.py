@@ -39,6 +39,12 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             raise jinja2.exceptions.SecurityError("a power over 64")
         return left * right if operator == "*" else left**right  # type: ignore[operator]
 
+    def getattr(self, obj: object, attribute: str) -> object:
+        """A field of a record, also where Python's dictionaries have a method of that name."""
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
 
 class Null(str):
     """A null cell: no text wherever it stands in an expression, and still `is none`."""
@@ -53,6 +59,8 @@ def cell_text(value: object) -> object:
     """How a cell stands in a prompt: nothing for null, JSON for lists and records."""
     if value is None:
         return ""
+    if callable(value) and not isinstance(value, jinja2.Undefined):
+        raise jinja2.exceptions.TemplateRuntimeError(f"{getattr(value, '__name__', value)} is a function, not a value")
     if isinstance(value, (dict, list)):
         return json.dumps(value, ensure_ascii=False, default=_plain)
     return value
@@ -72,11 +80,19 @@ def _environment() -> _Sandbox:
 
 
 @dataclass(frozen=True, slots=True)
+class Name:
+    """The place of a column in a template."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Template:
     """A compiled template.
 
     `columns` are the names it reads and does not set itself; `attributes` the names it reads of the items of `rows`,
-    where it loops over a group. A column whose name is no word is read as `row["net weight"]`.
+    where it loops over a group. A column whose name is no word is read as `row["net weight"]`. `parts` are the texts and
+    names of a template that has nothing else.
 
     >>> Template("{{ brand }}: {{ title }}").columns == {"brand", "title"}
     True
@@ -87,6 +103,7 @@ class Template:
     source: str
     columns: frozenset[str] = field(init=False, compare=False)
     attributes: frozenset[str] = field(init=False, compare=False)
+    parts: tuple[str | Name, ...] | None = field(init=False, compare=False, repr=False)
     _render: Callable[..., str] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -111,6 +128,7 @@ class Template:
         }
         object.__setattr__(self, "columns", frozenset(columns | (named & set(environment.globals))))
         object.__setattr__(self, "attributes", frozenset(_attributes(tree)))
+        object.__setattr__(self, "parts", _parts(tree))
         object.__setattr__(self, "_render", compiled.render)
 
     def __reduce__(self) -> tuple[type["Template"], tuple[str]]:
@@ -131,9 +149,33 @@ class Template:
             raise TemplateFault(f"template: {error}") from None
         except (OverflowError, MemoryError, RecursionError) as error:
             raise TemplateFault(f"template: {type(error).__name__}") from None
-        if len(text) > MAX_TEXT:
-            raise TemplateFault(f"template made {len(text):,} characters (at most {MAX_TEXT:,})")
+        whole = bounded(text)
+        if isinstance(whole, TemplateFault):
+            raise whole
+        return whole
+
+
+def bounded(text: str) -> str | TemplateFault:
+    """A rendered text, or a fault in place of one that is too long."""
+    if len(text) <= MAX_TEXT:
         return text
+    return TemplateFault(f"template made {len(text):,} characters (at most {MAX_TEXT:,})")
+
+
+def _parts(tree: jinja2.nodes.Template) -> "tuple[str | Name, ...] | None":
+    """The texts and names of a template that is nothing but these; None for any other."""
+    parts: list[str | Name] = []
+    for output in tree.body:
+        if not isinstance(output, jinja2.nodes.Output):
+            return None
+        for node in output.nodes:
+            if isinstance(node, jinja2.nodes.TemplateData):
+                parts.append(node.data)
+            elif isinstance(node, jinja2.nodes.Name) and node.name != "row":
+                parts.append(Name(node.name))
+            else:
+                return None
+    return tuple(parts)
 
 
 def _row_keys(tree: jinja2.nodes.Template) -> Iterator[str]:

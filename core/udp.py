@@ -90,7 +90,7 @@ def load_udp(path: Path) -> Udp:
         name=spec.udp, template=template, output=output, system=spec.system, examples=examples, tests=tests,
         version=spec.version, description=spec.description, inputs=tuple(spec.inputs),
     )  # fmt: skip
-    faults += builder.missing_inputs(udp)
+    faults += builder.missing_inputs(udp, ("prompt",))
     if faults:
         raise Faults(faults)
     return udp
@@ -123,6 +123,15 @@ class UdpBuilder:
         """The answer type of an `output:` or `attributes:` mapping."""
         return parse_record(declared, lambda at, what, hint: self.fault((*loc, *at), what, hint))
 
+    def declared(self, output: Mapping[str, object]) -> Record:
+        """The answer type of the `output:` beside a prompt in place."""
+        if not output:
+            self.fault(
+                (), "'output' is missing", "the fields of the answer and their types, for example {brand: string}"
+            )
+            return Record(())
+        return self.output(output, ("output",))
+
     def examples(self, given: list[ExampleSpec], output: Record, loc: Loc) -> Iterator[Example]:
         """Checked examples; a bare answer stands for the only field of a record of one."""
         for i, example in enumerate(given):
@@ -134,12 +143,20 @@ class UdpBuilder:
             except AnswerFault as fault:
                 self.fault((*loc, i, "out"), f"the example does not fit the output: {fault}")
 
-    def missing_inputs(self, udp: Udp) -> Iterator[Finding]:
-        """Examples and tests whose `in` lacks a column that the template reads, or cannot be rendered."""
+    def missing_inputs(self, udp: Udp, loc: Loc) -> Iterator[Finding]:
+        """Examples and tests whose `in` lacks a column that the template at `loc` reads, or cannot be rendered.
+
+        A name that none of them has is the template's fault, told once and there.
+        """
+        rows = [example.row for example in (*udp.examples, *udp.tests)]
+        unknown = {name for name in udp.names if len(rows) > 1 and not any(name in row for row in rows)}
+        for name in sorted(unknown):
+            what = f"the prompt reads '{name}', which its examples do not have"
+            yield Finding(self.document.where((*self.base, *loc)), what, nearest(name, rows[0]))
         for key, group in (("examples", udp.examples), ("tests", udp.tests)):
             for i, example in enumerate(group):
                 where = self.document.where((*self.base, key, i, "in"))
-                for column in sorted(udp.names - example.row.keys()):
+                for column in sorted(udp.names - unknown - example.row.keys()):
                     yield Finding(where, f"the example has no '{column}'", nearest(column, example.row))
                 if udp.names <= example.row.keys():
                     try:

@@ -12,6 +12,7 @@ from gdo.desk import Desk
 from gdo.errors import Faults, Finding
 from gdo.ledger import Call, Failure, Ledger
 from gdo.prompt import Udp
+from gdo.tables import placed
 from gdo.udp import find_udp, load_udp
 
 
@@ -68,7 +69,10 @@ def _test(udp: Udp, desk: Desk, model: str, records: _Unrecorded) -> list[Result
     if not udp.tests:
         raise Faults.one(udp.name, "has no tests", "add rows under tests: [{in: {...}, out: {...}}]")
     records.failures.clear()
-    answers = desk.asking(udp.name, model, Policy())(udp, _batch(udp))
+    try:
+        answers = desk.asking(udp.name, model, Policy())(udp, _batch(udp))
+    except Faults as error:
+        raise Faults(placed(error, "--model")) from None
     results = []
     for number, (test, said) in enumerate(zip(udp.tests, answers.record.to_pylist(), strict=True)):
         failure = records.failures.get(number)
@@ -93,7 +97,7 @@ def _same(said: object, wanted: object) -> bool:
     if isinstance(said, dict) and isinstance(wanted, Mapping):
         return all(_same(said.get(key), value) for key, value in wanted.items())
     if isinstance(said, str) and isinstance(wanted, str):
-        return said.strip().casefold() == wanted.strip().casefold()
+        return said.strip() == wanted.strip()
     if isinstance(said, float) and isinstance(wanted, (int, float)):
         return abs(said - wanted) <= 1e-6 * max(1.0, abs(wanted))
     return said == wanted

@@ -56,7 +56,7 @@ class Classify(Compiled, kind="classify"):
         template = here.template(self.text, ("text",))
         examples = tuple(here.examples(self.examples, output, ("examples",)))
         udp = Udp(self.id or self.kind, template, output, self.system, task=self._task(labels), examples=examples)
-        faults.extend(here.missing_inputs(udp))
+        faults.extend(here.missing_inputs(udp, ("text",)))
         self._udp = udp
         return faults
 

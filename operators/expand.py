@@ -31,7 +31,7 @@ class Expand(Prompted, kind="expand"):
 
     def output_type(self, here: UdpBuilder) -> Record:
         """A list of such rows."""
-        return _listed(here.output(self.output, ("output",)))
+        return _listed(here.declared(self.output))
 
     def adapted(self, udp: Udp) -> Udp:
         """A UDP that describes one item is asked for a list of them."""

@@ -36,7 +36,7 @@ class Extract(Compiled, kind="extract"):
         told = [f"{part.name}: {part.description}" for part in output.fields if part.description]
         task = " ".join(["Read the attributes from the text. Answer null where it does not say.", *told])
         self._udp = Udp(self.id or self.kind, template, output, self.system, task=task, examples=examples)
-        faults.extend(here.missing_inputs(self._udp))
+        faults.extend(here.missing_inputs(self._udp, ("text",)))
         return faults
 
     def _output(self, here: UdpBuilder) -> Record:

@@ -21,7 +21,7 @@ class Map(Prompted, kind="map"):
 
     def output_type(self, here: UdpBuilder) -> Record:
         """The output beside a prompt in place."""
-        return here.output(self.output, ("output",))
+        return here.declared(self.output)
 
     def adds(self, schema: pa.Schema) -> list[pa.Field]:
         """The answer's columns."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import Field, PrivateAttr, field_validator
 
 from gdo.ask import ROW, Ask
-from gdo.errors import Finding
+from gdo.errors import Finding, RunFailed
 from gdo.ledger import Failure
 from gdo.op import Operator, Site, answer_fields, put_column
 from gdo.schema import Record
@@ -22,7 +22,8 @@ class Python(Operator, kind="python"):
     """Compute columns by a Python function: the UDF behind the interface of a UDP, so that one can replace the other.
 
     Rows: the same. `function` gets a RecordBatch and returns one of as many rows that holds the columns of `writes`.
-    Where it raises, the batch is halved until the rows that make it raise are found; they alone fail. No calls.
+    Where it raises, the batch is halved until the rows that make it raise are found; they alone fail. One that returns
+    something else ends the run. No calls.
     """
 
     asks = False
@@ -84,7 +85,9 @@ class Python(Operator, kind="python"):
     def _pieces(self, batch: pa.RecordBatch, numbers: pa.Array, ask: Ask) -> Iterable[pa.RecordBatch]:
         try:
             yield self._checked(batch)
-        except Exception as error:  # noqa: BLE001 (a worker's edge: whatever the function raises goes into the row)
+        except (Exception, SystemExit) as error:
+            if isinstance(error, RunFailed):
+                raise
             if batch.num_rows == 1:
                 ask.fail(numbers[0].as_py(), Failure("python", f"{type(error).__name__}: {error}", self.function))
                 kinds = {part.name: part.type.arrow() for part in self._output.fields}
@@ -94,15 +97,19 @@ class Python(Operator, kind="python"):
             yield from self._pieces(batch.slice(0, half), numbers.slice(0, half), ask)
             yield from self._pieces(batch.slice(half), numbers.slice(half), ask)
 
+    def _broken(self, what: str) -> RunFailed:
+        """A function that breaks its contract would give wrong rows without a word: the run ends."""
+        return RunFailed(f"step '{self.id or self.kind}': {self.function}: {what}")
+
     def _checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         assert self._call is not None  # noqa: S101
         result = self._call(batch)
         if not isinstance(result, pa.RecordBatch):
-            raise TypeError(f"it returned {type(result).__name__}, not a RecordBatch")
+            raise self._broken(f"it returned a {type(result).__name__}, not a RecordBatch")
         if result.num_rows != batch.num_rows:
-            raise ValueError(f"it returned {result.num_rows} rows for {batch.num_rows}")
+            raise self._broken(f"it returned {result.num_rows:,} rows for {batch.num_rows:,}")
         missing = set(self._output.names) - set(result.schema.names)
         if missing:
-            raise ValueError(f"it did not return {', '.join(sorted(missing))}")
+            raise self._broken(f"it did not return {', '.join(sorted(missing))}")
         columns = [result.column(part.name).cast(part.type.arrow()) for part in self._output.fields]
         return pa.RecordBatch.from_arrays(columns, list(self._output.names))

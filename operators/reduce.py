@@ -8,7 +8,7 @@ from pydantic import Field
 from gdo.ask import ROW, Ask
 from gdo.distinct import Distinct
 from gdo.errors import Faults, Finding
-from gdo.op import Rows, Scope, answer_fields, put_fields, require
+from gdo.op import Rows, Scope, Site, absent, answer_fields, put_fields
 from gdo.prompted import Prompted
 from gdo.schema import Record
 from gdo.udp import UdpBuilder
@@ -23,6 +23,7 @@ class Reduce(Prompted, kind="reduce"):
     """
 
     rows = Rows.ANY
+    subject = "by"
 
     by: list[str] = Field(min_length=1, description="Columns whose equal values make a group")
     output: dict[str, object] = Field(default={}, description="Field name to type, beside `prompt`")
@@ -30,7 +31,17 @@ class Reduce(Prompted, kind="reduce"):
 
     def output_type(self, here: UdpBuilder) -> Record:
         """The output beside a prompt in place."""
-        return here.output(self.output, ("output",))
+        return here.declared(self.output)
+
+    def prepare(self, site: Site) -> list[Finding]:
+        """Compile the prompt; a group is known by other names than its rows."""
+        faults = super().prepare(site)
+        if GROUP in self.by:
+            where = site.document.where((*site.loc, "by", self.by.index(GROUP)))
+            faults.append(
+                Finding(where, f"'{GROUP}' is the group itself in the prompt", "rename that column in an sql step")
+            )
+        return faults
 
     @property
     def scope(self) -> Scope:
@@ -58,9 +69,9 @@ class Reduce(Prompted, kind="reduce"):
         if stray:
             hint = "a column of the group's rows is read as {% for row in rows %}{{ row.name }}{% endfor %}"
             raise Faults([Finding("", f"'{name}' is not in `by`", hint) for name in sorted(stray)])
-        missing = require(self.by, schema)
+        missing = absent(self.by, schema)
         if missing:
-            raise Faults(missing)
+            raise Faults(Finding("", f"no column '{column}' here", hint) for column, hint in missing)
         return pa.schema([schema.field(name) for name in self.by] + answer_fields(self.compiled.output, self.into))
 
     def apply(self, batch: pa.RecordBatch, ask: Ask, state: pa.Table | None = None) -> pa.RecordBatch:

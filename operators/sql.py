@@ -1,6 +1,7 @@
 """`op: sql`."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pyarrow as pa
 from pydantic import Field, PrivateAttr
@@ -20,14 +21,17 @@ class Sql(Operator, kind="sql"):
 
     rows = Rows.ANY
     asks = False
+    subject = "query"
 
     query: str = Field(min_length=1, description="A SELECT over the table `input`")
 
     _query: Query = PrivateAttr(default=Query(""))
+    _folder: Path | None = PrivateAttr(default=None)
 
     def prepare(self, site: Site) -> list[Finding]:
         """Parse the query."""
         self._query = Query(self.query.strip().rstrip(";"))
+        self._folder = site.folder
         try:
             self._query.tree  # noqa: B018 (parsed for its faults)
         except Faults as error:
@@ -64,11 +68,11 @@ class Sql(Operator, kind="sql"):
 
     def writes(self, schema: pa.Schema) -> pa.Schema:
         """What DuckDB says that the query gives."""
-        return describe(self._query.text, schema)
+        return describe(self._query.text, schema, self._folder)
 
     def apply(self, batch: pa.RecordBatch, ask: Ask, state: pa.Table | None = None) -> pa.RecordBatch:
         """Run the query over the batch."""
         if not self._query.is_row_wise:
             batch = batch.drop_columns([ROW])
-        table = query_batch(self.sql(numbered=self._query.is_row_wise) or "", batch).combine_chunks()
+        table = query_batch(self.sql(numbered=self._query.is_row_wise) or "", batch, self._folder).combine_chunks()
         return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], schema=table.schema)

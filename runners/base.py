@@ -4,11 +4,12 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Protocol
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gdo.ask import ROW
-from gdo.database import condition_mask
+from gdo.database import condition_mask, message
 from gdo.desk import Desk
 from gdo.errors import RunFailed
 from gdo.op import Operator, Rows
@@ -42,9 +43,12 @@ class Work:
             RunFailed: rows were lost or made where the operator may not.
         """
         op = self.node.op
-        chosen, others = self._split(batch)
         ask = self.desk.ask(self.node.id, op)
-        out = op.apply(chosen, ask, self.state) if chosen.num_rows or others is None else chosen
+        try:
+            chosen, others = self._split(batch)
+            out = op.apply(chosen, ask, self.state) if chosen.num_rows or others is None else chosen
+        except duckdb.Error as error:
+            raise RunFailed(f"step '{self.node.id}': {message(error)}") from None
         failed = ask.failed_rows if op.on_error == "reject" else set()
         if failed and ROW in out.schema.names:
             out = out.filter(pc.invert(pc.is_in(out.column(ROW), pa.array(sorted(failed), pa.int64()))))

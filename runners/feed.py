@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from gdo.ask import ROW
-from gdo.database import column_list, connect, literal, message
+from gdo.database import column_list, connect, literal, look_in, message
 from gdo.errors import Faults, RunFailed
 from gdo.plan import SourceNode
 from gdo.runners.base import conform, numbered
@@ -18,6 +18,7 @@ Batches = Iterator[pa.RecordBatch]
 IN_FLIGHT = 8
 MAX_ROWS = 2048
 MIN_ROWS = 32
+FIRST_ROWS = 128
 
 
 class Feed:
@@ -53,14 +54,16 @@ class Feed:
         """
         connection = connection or self._db.cursor()
         if view is not None:
+            look_in(self._folder, connection)
             connection.execute(f"CREATE OR REPLACE TEMP VIEW input AS {view}")
         try:
             reader = connection.sql(query).to_arrow_reader(MAX_ROWS)
+            before = 0
             for batch in reader:
-                yield from self._pieces(batch)
+                yield from self._pieces(batch, before)
+                before += batch.num_rows
         except (duckdb.Error, OSError) as error:
-            text = message(error) if isinstance(error, duckdb.Error) else str(error)
-            raise RunFailed(f"while reading: {text}") from None
+            raise RunFailed(f"while reading: {message(error)}") from None
         finally:
             connection.close()
 
@@ -96,9 +99,11 @@ class Feed:
         """The rows of an Arrow stream."""
         assert not isinstance(source.source, Source)  # noqa: S101 (told by the caller)
         left = source.limit
+        before = 0
         for batch in pa.RecordBatchReader.from_stream(source.source):
             kept = conform(batch, source.schema).slice(0, left)
-            yield from self._pieces(kept)
+            yield from self._pieces(kept, before)
+            before += kept.num_rows
             if left is not None:
                 left -= kept.num_rows
                 if not left:
@@ -128,10 +133,15 @@ class Feed:
         total = max(self._rows.values(), default=MAX_ROWS * IN_FLIGHT)
         return max(MIN_ROWS, min(MAX_ROWS, -(-total // IN_FLIGHT)))
 
-    def _pieces(self, batch: pa.RecordBatch) -> Batches:
-        size = self._size()
-        for start in range(0, batch.num_rows, size):
+    def _pieces(self, batch: pa.RecordBatch, before: int = 0) -> Batches:
+        """A batch in pieces; the first ones of a table are small, so that its first calls are soon on their way."""
+        start = 0
+        while start < batch.num_rows:
+            size = self._size()
+            if self._batch_rows is None:
+                size = min(size, max(FIRST_ROWS, before + start))
             yield batch.slice(start, size)
+            start += size
 
 
 def renumbered(batches: Batches, schema: pa.Schema, *, keep: bool) -> Batches:

@@ -220,11 +220,12 @@ def stopped(folder: Path, sign: int, *, twice: bool = False, quiet: bool = False
     return child.returncode, said
 
 
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_what_was_paid_for_and_says_how_to_go_on(
-    cli: Cli, project: Callable[..., Path], tmp_path: Path
+    cli: Cli, project: Callable[..., Path], tmp_path: Path, word: signal.Signals
 ) -> None:
     project({"latency_s": 0.2, "concurrency": 4})
-    status, said = stopped(tmp_path, signal.SIGINT)
+    status, said = stopped(tmp_path, word)
     assert status == 1
     assert "Traceback" not in said
     assert "goes on" in said.splitlines()[-1]
@@ -234,7 +235,7 @@ def test_ctrl_c_keeps_what_was_paid_for_and_says_how_to_go_on(
     assert 8 <= kept < ROWS
     (run,) = (tmp_path / ".gdo" / "runs").iterdir()
     assert pyarrow.parquet.read_table(run / "calls.parquet").num_rows == kept  # what was sent was finished and stored
-    assert "Stopped" in json.loads((run / "run.json").read_text())["outcome"]
+    assert json.loads((run / "run.json").read_text())["outcome"] == "stopped"
     assert cli("run", "pipeline.yaml", "--quiet").returncode == 0
     assert calls(tmp_path).column("cached").to_pylist().count(False) == ROWS
     assert pyarrow.parquet.read_table(tmp_path / "out" / "result.parquet").num_rows == ROWS
@@ -330,7 +331,9 @@ def test_plan_shows_the_plan_before_and_after_and_an_estimate(cli: Cli, project:
     assert "map = map" in written
     assert written.index("map = map") < written.index("sql = sql")
     assert run.index("sql = sql") < run.index("map = map")
-    assert "map: about 60 calls" in done.stdout
+    assert "map: 54 calls" in done.stdout
+    assert "total: 54 calls" in done.stdout
+    assert "map: 10 calls" in cli("plan", "pipeline.yaml", "--estimate", "--limit", 16).stdout
 
 
 @pytest.mark.parametrize(
@@ -466,7 +469,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "a variable without a value": (["run", "pipeline.yaml", "--set", "x"], 2, "KEY=VALUE"),
     "a variable that is not declared": (["run", "pipeline.yaml", "--set", "x=1"], 2, "no variable 'x'"),
     "an output of an unknown kind": (["run", "pipeline.yaml", "--out", "x.docx"], 2, "x.docx"),
-    "an output that is a folder": (["run", "pipeline.yaml", "--out", "folder.csv"], 1, "folder"),
+    "an output that is a folder": (["run", "pipeline.yaml", "--out", "folder.csv"], 2, "--out: 'folder.csv' is a folder"),
     "a list of nothing": (["list", "dragons"], 2, "dragons"),
     "a udp that is not there": (["test", "nope"], 2, "no UDP named 'nope'"),
     "a udp file that is not there": (["test", "nope.yaml"], 2, "no such file"),
@@ -522,3 +525,54 @@ def test_wrong_usage_is_a_message_and_never_a_traceback(
     assert done.returncode == status, done.stderr
     assert re.search(what, done.stderr), done.stderr
     assert done.stdout == ""
+
+
+def test_an_unknown_option_names_the_one_that_may_be_meant(cli: Cli, project: Callable[..., Path]) -> None:
+    project()
+    done = cli("run", "pipeline.yaml", "--limt", "3")
+    assert done.returncode == 2
+    assert "did you mean '--limit'?" in done.stderr
+    assert "did you mean '--estimate'?" in cli("plan", "pipeline.yaml", "--estimates").stderr
+
+
+def test_a_source_that_is_no_table_is_told(project: Callable[..., Path]) -> None:
+    with pytest.raises(gdo.Faults, match="source: a list is no Arrow stream"):
+        gdo.run(project(), source=[1, 2])  # type: ignore[arg-type]
+
+
+def test_the_cache_is_told_pruned_and_verified(cli: Cli, project: Callable[..., Path], tmp_path: Path) -> None:
+    project()
+    assert cli("cache").returncode == 2
+    cli("run", "pipeline.yaml")
+    done = cli("cache", "pipeline.yaml", "--verify")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1].split()[-5:-3] == ["map", str(ROWS)]
+    assert f"{ROWS} replies are whole, 0 faults" in done.stderr
+    assert cli("cache", ".", "--prune").returncode == 2
+    assert cli("cache", ".", "--step", "map").returncode == 2
+    assert cli("cache", ".", "--prune", "--older-than", "soon").returncode == 2
+    assert "0 replies removed" in cli("cache", ".", "--prune", "--older-than", "1d").stderr
+    assert f"{ROWS} replies removed" in cli("cache", ".", "--prune", "--step", "map").stderr
+    assert stored(tmp_path) == 0
+
+
+def test_a_step_that_answers_no_row_is_warned_of(cli: Cli, project: Callable[..., Path]) -> None:
+    project({"fail_every": 1})
+    done = cli("run", "pipeline.yaml")
+    assert done.returncode == 0
+    assert f"warning: step 'map' answered none of its {ROWS} rows" in done.stderr
+
+
+def test_a_budget_of_no_call_shows_that_all_is_cached(cli: Cli, project: Callable[..., Path]) -> None:
+    project()
+    stopped = cli("run", "pipeline.yaml", "--max-calls", 0)
+    assert stopped.returncode == 1
+    assert "the budget of 0 calls is spent" in stopped.stderr
+    assert "rows in" in stopped.stderr, "how far it came is told too"
+    cli("run", "pipeline.yaml")
+    assert cli("run", "pipeline.yaml", "--max-calls", 0).returncode == 0
+
+
+def test_gdo_runs_as_a_module(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "gdo", "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"gdo {gdo.__version__}"

@@ -2,49 +2,67 @@
 
 import asyncio
 import os
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import orjson
 from pydantic import Field, field_validator
 
 from gdo.backend import Backend
 from gdo.errors import ModelUnready
-from gdo.model import Capabilities, ErrorKind, Reply, ReplyError, Request, Style, Usage, told_schema
+from gdo.model import Capabilities, Done, ErrorKind, Reply, ReplyError, Request, Style
+from gdo.protocol import Bodies, completion, read_some, refusal
+from gdo.servers import Pace, Server, Servers, Throttle, Watch, backoff_s
 from gdo.window import Window
 
-_Json = dict[str, Any]
 _LONGEST_REPLY = 4 << 20
-_BUSY = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_BUSY = {429, 503, 529}
+_AGAIN = {408, 409, 425, 500, 502, 504}
+_LONGEST_REST_S = 120.0
+_FIRST_S = 10.0
+
+Next = Literal["settled", "at once", "busy", "away", "again"]
+"""What becomes of a request after a try: it is done, or sent again at once, or after a wait."""
 
 
 class Endpoint(Backend, kind="endpoint"):
     """A server that speaks the OpenAI protocol. The key comes from the environment, never from the file."""
 
-    url: str = Field(description="Up to and with /v1, for example http://localhost:8000/v1")
+    url: str | list[str] = Field(description="Up to and with /v1, for example http://localhost:8000/v1; or several")
     model: str = Field(default="", description="The model's name at the server")
     key_env: str = Field(default="OPENAI_API_KEY", description="The environment variable that holds the key")
-    concurrency: int = Field(default=64, ge=1, le=4096, description="Requests at once")
+    concurrency: int = Field(default=64, ge=1, le=4096, description="Requests at once, over all URLs")
+    requests_per_minute: int = Field(default=0, ge=0, description="At most so many calls a minute; 0 for no limit")
+    tokens_per_minute: int = Field(default=0, ge=0, description="At most so many tokens a minute; 0 for no limit")
     style: Literal["chat", "plain"] = Field(
         default="chat", description="chat completions, or plain ones for a base model"
     )
     structured: bool = Field(default=True, description="Ask the server to hold replies to the JSON Schema")
     connect_timeout_s: float = Field(default=10.0, gt=0, description="Seconds to connect")
     timeout_s: float = Field(default=300.0, gt=0, description="Seconds for a whole call")
-    attempts: int = Field(default=6, ge=1, le=50, description="Tries of a call while the server is busy or away")
+    attempts: int = Field(default=4, ge=1, le=50, description="Tries of a call that fails or is cut off")
+    patience_s: float = Field(default=300.0, ge=0, description="Seconds to wait for a server that is busy or away")
 
     @field_validator("url")
     @classmethod
-    def _is_url(cls, value: str) -> str:
-        if urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).netloc:
-            raise ValueError("not a URL | it begins with http:// or https:// and ends with /v1")
-        if urlsplit(value).password or urlsplit(value).username:
-            raise ValueError("a URL must not hold a password | put the key into the environment and name it in key_env")
-        return value.rstrip("/")
+    def _is_url(cls, value: str | list[str]) -> str | list[str]:
+        urls = [value] if isinstance(value, str) else value
+        if not urls:
+            raise ValueError("no URL")
+        for url in urls:
+            if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
+                raise ValueError("not a URL | it begins with http:// or https:// and ends with /v1")
+            if urlsplit(url).password or urlsplit(url).username:
+                hint = "put the key into the environment and name it in key_env"
+                raise ValueError(f"a URL must not hold a password | {hint}")
+        return value.rstrip("/") if isinstance(value, str) else [url.rstrip("/") for url in value]
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.url,) if isinstance(self.url, str) else tuple(self.url)
 
     def build(self, folder: Path) -> "EndpointModel":
         """The model; nothing is sent before the first request."""
@@ -57,20 +75,32 @@ class Endpoint(Backend, kind="endpoint"):
 
 
 class EndpointModel:
-    """A client of one server."""
+    """A client of one model, at one address or several."""
 
     def __init__(self, options: Endpoint, key: str) -> None:
         self._options = options
         self._key = key
         self._window = Window(options.concurrency)
+        self._throttle = Throttle(options.concurrency)
+        self._servers = Servers(options.urls)
+        self._requests = Pace(options.requests_per_minute)
+        self._tokens = Pace(options.tokens_per_minute)
+        self._stopping = False
+        self._away_since = 0.0
+        """Since when no server could be reached."""
+        self._watch = Watch(options.timeout_s)
         self._session: Any = None  # aiohttp.ClientSession; the library is imported when a model starts
         self._structured = options.structured
-        self._reached = False
+        self._answered_at = 0.0
+        """When the last request that was answered had been sent."""
+        self._said = 64.0
+        """Tokens of a reply, as they were lately: what a request is taken to use before it is answered."""
+        self._bodies = Bodies(options.model)
 
     @property
     def identity(self) -> str:
         """The model's name: the same model at another address gives the same answers. Without a name, the address."""
-        return f"endpoint/{self._options.model or self._options.url}/{self._options.style}"
+        return f"endpoint/{self._options.model or self._options.urls[0]}/{self._options.style}"
 
     @property
     def style(self) -> Style:
@@ -90,129 +120,177 @@ class EndpointModel:
     async def start(self, tell: Callable[[str], None]) -> None:
         """Open the pool of connections."""
         import aiohttp
+        import yarl
 
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        timeout = aiohttp.ClientTimeout(total=self._options.timeout_s, sock_connect=self._options.connect_timeout_s)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._options.connect_timeout_s)
         connector = aiohttp.TCPConnector(limit=self._options.concurrency, ttl_dns_cache=300)
-        self._session = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
+        for server in self._servers.all:  # parsed once, not for each request
+            server.chat = yarl.URL(f"{server.url}/chat/completions")
+            server.plain = yarl.URL(f"{server.url}/completions")
+        self._session = aiohttp.ClientSession(
+            headers=headers, timeout=timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar()
+        )
 
-    def generate(self, requests: Iterable[Request]) -> AsyncIterator[tuple[int, Reply]]:
-        """Replies in the order of completion."""
-        return self._window.replies(requests, self._call)
+    async def generate(self, requests: Iterable[Request], done: Done) -> None:
+        """Answer requests, a window of them at a time."""
+        await self._window.run(requests, self._call, done)
+
+    def stop(self) -> None:
+        """Wait for no busy server, and try nothing again."""
+        self._stopping = True
 
     async def close(self) -> None:
         """Close the connections."""
+        self._watch.close()
         if self._session is not None:
             await self._session.close()
 
     async def _call(self, request: Request) -> Reply:
+        """One request, until it is answered or there is no more hope."""
         started = time.perf_counter()
-        reply = Reply(error=ReplyError("connection", "not tried"))
-        for attempt in range(self._options.attempts):
-            reply, wait_s = await self._try(request)
-            if wait_s is None:
+        busy_since = 0.0
+        tries = waits = 0
+        while True:
+            reply, then = await self._turn(request)
+            if then == "settled" or self._stopping:
+                break  # what was being tried when the run began to end is not tried again
+            if then == "at once":
+                continue
+            if then == "again":
+                tries += 1
+                if tries >= self._options.attempts:
+                    break
+                await self._pause(backoff_s(tries))
+                continue
+            now = time.monotonic()
+            waits += 1
+            busy_since = busy_since or now
+            # A server that was never there is given up sooner: the URL may be wrong.
+            patience_s = self._options.patience_s if self._servers.reached else min(_FIRST_S, self._options.patience_s)
+            since = self._away_since if then == "away" else busy_since
+            if now - since >= patience_s:
+                # Where nobody was answered in all that time, the other rows need not find that out one by one.
+                waited = f", and so for {patience_s:g} s"
+                reply = self._given_up(reply, waited, fatal=self._answered_at < since)
                 break
-            if attempt + 1 < self._options.attempts:
-                await asyncio.sleep(wait_s or min(30.0, 0.5 * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311
-        error = reply.error
-        if error is not None and error.kind == "connection" and not self._reached:
-            error = ReplyError("connection", f"{error.message} (is the server up, and the URL right?)", fatal=True)
-        return Reply(reply.text, reply.scores, reply.usage, time.perf_counter() - started, error)
+            await self._pause(0.0 if self._resting else min(backoff_s(waits), since + patience_s - now))
+        return reply._replace(latency_s=time.perf_counter() - started)
 
-    async def _try(self, request: Request) -> tuple[Reply, float | None]:
-        """One try, and the seconds to wait before another one: None when it is settled, 0 when the server did not say."""
-        import aiohttp
-
-        path = "completions" if request.plain else "chat/completions"
-        sent = self._body(request)
-        try:
-            async with self._session.post(f"{self._options.url}/{path}", data=sent) as answer:
-                raw = await answer.content.read(_LONGEST_REPLY + 1)
-                while len(raw) <= _LONGEST_REPLY and (more := await answer.content.read(_LONGEST_REPLY)):
-                    raw += more
-                self._reached = True
-                if answer.status == 200:  # noqa: PLR2004 (HTTP's word for done)
-                    return self._parsed(raw, plain=request.plain), None
-                return self._refused(sent, answer.status, raw, answer.headers.get("Retry-After", ""))
-        except TimeoutError:
-            what = f"no answer within {self._options.timeout_s:g} s"
-            return Reply(error=ReplyError("timeout", what)), 0.0
-        except (aiohttp.ClientError, OSError) as error:
-            what = f"{self._place}: {error or type(error).__name__}"
-            return Reply(error=ReplyError("connection", what)), 0.0
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not beyond the end of the run."""
+        until = time.monotonic() + seconds
+        while (left_s := until - time.monotonic()) > 0 and not self._stopping:  # noqa: ASYNC110 (set from any thread)
+            await asyncio.sleep(min(left_s, 0.2))
 
     @property
-    def _place(self) -> str:
-        """The server in a message: no query of its URL, which may hold a key."""
-        parts = urlsplit(self._options.url)
-        return f"{parts.scheme}://{parts.netloc}{parts.path}"
+    def _resting(self) -> bool:
+        """Whether a server said for how long it wants to be left alone."""
+        return any(server.rests_until > time.monotonic() for server in self._servers.all)
 
-    def _body(self, request: Request) -> bytes:
-        sampling = request.sampling
-        body: _Json = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
-        if self._options.model:
-            body["model"] = self._options.model
-        if sampling.temperature:
-            body["seed"] = sampling.seed
-        if sampling.stop:
-            body["stop"] = list(sampling.stop)
-        if request.plain:
-            body["prompt"] = request.text()
-            return orjson.dumps(body)
-        body["messages"] = [{"role": turn.role, "content": turn.content} for turn in request.messages()]
-        if request.constrained and request.head.answer and not self._structured:
-            body["messages"].insert(0, {"role": "system", "content": told_schema(request.head.answer)})
-        elif request.constrained and request.head.answer:
-            schema = {"name": "answer", "strict": True, "schema": request.head.answer.json_schema()}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return orjson.dumps(body)
+    def _given_up(self, reply: Reply, waited: str, *, fatal: bool) -> Reply:
+        assert reply.error is not None  # noqa: S101 (only a fault is given up)
+        late, never = "run again later, or raise `patience_s`", "is the server up, and the URL right?"
+        said = f"{reply.error.message}{waited} ({late if self._servers.reached else never})"
+        return Reply(error=ReplyError(reply.error.kind, said, fatal=fatal))
 
-    def _refused(self, sent: bytes, status: int, raw: bytes, retry_after: str) -> tuple[Reply, float | None]:
-        said = self._safe(_message(raw))[:500]
+    async def _turn(self, request: Request) -> tuple[Reply, Next]:
+        """One try, in its turn, and what is to become of the request."""
+        sent = self._bodies.of(request, structured=self._structured)
+        expected = len(sent) / 4 + self._said
+        await self._requests.take()
+        await self._tokens.take(expected)
+        server = await self._servers.choose(lambda: self._stopping)
+        await self._throttle.enter()
+        if self._stopping:
+            self._throttle.leave()
+            return Reply(error=ReplyError("connection", "not asked: the run was ending")), "settled"
+        server.sending += 1
+        sent_at = time.monotonic()
+        call = self._watch.begin()
+        try:
+            reply, then = await self._try(server, sent, plain=request.plain)
+        except asyncio.CancelledError:
+            if not self._watch.end(call):
+                raise
+            call.uncancel()
+            what = f"no answer within {self._options.timeout_s:g} s"
+            reply, then = Reply(error=ReplyError("timeout", what)), "again"
+        finally:
+            self._watch.end(call)
+            server.sending -= 1
+            self._throttle.leave()
+        if then == "settled" and reply.error is None:
+            self._throttle.answered()
+            self._answered_at = sent_at
+            self._away_since = 0.0
+            self._said += (reply.usage.completion_tokens - self._said) / 32
+            used = reply.usage.prompt_tokens + reply.usage.completion_tokens
+            self._tokens.correct(used - expected if used else 0.0)
+        elif then == "busy":
+            self._throttle.refused(sent_at)
+        elif then == "away":
+            self._away_since = self._away_since or sent_at
+            if len(self._servers.all) > 1:  # the others are asked in the meantime
+                server.rest(backoff_s(2))
+        return reply, then
+
+    async def _try(self, server: Server, sent: bytes, *, plain: bool) -> tuple[Reply, Next]:
+        import aiohttp
+
+        try:
+            answer = await self._session.post(server.plain if plain else server.chat, data=sent)
+            server.reached = True
+            length = answer.content_length
+            if length is not None and length <= _LONGEST_REPLY:
+                raw = await answer.read()
+            else:
+                raw = await read_some(answer.content, _LONGEST_REPLY)
+                answer.close()
+        except (aiohttp.ClientConnectorError, TimeoutError) as error:
+            why = f"none within {self._options.connect_timeout_s:g} s"
+            if isinstance(error, aiohttp.ClientConnectorError):
+                why = error.os_error.strerror or str(error.os_error)
+            what = f"{server.place}: cannot connect: {why}"
+            return Reply(error=ReplyError("connection", what)), "away"
+        except (aiohttp.ClientError, OSError) as error:
+            what = f"{server.place}: {error or type(error).__name__}"
+            return Reply(error=ReplyError("connection", what)), "again"
+        if answer.status == 200:  # noqa: PLR2004 (HTTP's word for done)
+            return self._parsed(raw, plain=plain), "settled"
+        return self._refused(server, sent, answer.status, raw, answer.headers.get("Retry-After", ""))
+
+    def _refused(self, server: Server, sent: bytes, status: int, raw: bytes, retry_after: str) -> tuple[Reply, Next]:
+        said = self._safe(refusal(raw))[:500]
         if status in {401, 403}:
             hint = f"set {self._options.key_env}" if not self._key else f"check the key in {self._options.key_env}"
-            what = f"{self._place} refuses the key: {said} ({hint})"
-            return Reply(error=ReplyError("refused", what, fatal=True)), None
+            what = f"{server.place} refuses the key: {said} ({hint})"
+            return Reply(error=ReplyError("refused", what, fatal=True)), "settled"
         if status == 404:  # noqa: PLR2004
-            what = f"{self._place} does not know the model '{self._options.model}', or the path: {said}"
-            return Reply(error=ReplyError("refused", what, fatal=True)), None
-        if status in _BUSY:
+            what = f"{server.place} does not know the model '{self._options.model}', or the path: {said}"
+            return Reply(error=ReplyError("refused", what, fatal=True)), "settled"
+        if status in _BUSY | _AGAIN:
+            if retry_after.replace(".", "", 1).isdigit():
+                server.rest(min(float(retry_after), _LONGEST_REST_S))
             kind: ErrorKind = "rate_limit" if status == 429 else "server"  # noqa: PLR2004
-            wait_s = min(float(retry_after), 120.0) if retry_after.replace(".", "", 1).isdigit() else 0.0
-            return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), wait_s
+            return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), "busy" if status in _BUSY else "again"
         if b'"response_format"' in sent and any(word in said for word in ("response_format", "json_schema")):
             self._structured = False  # from now on the schema stands in the prompt
-            return Reply(error=ReplyError("refused", said)), 0.001
+            return Reply(error=ReplyError("refused", said)), "at once"
         kind = "context" if "context" in said and ("length" in said or "exceed" in said) else "refused"
-        return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), None
+        return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), "settled"
 
     def _parsed(self, raw: bytes, *, plain: bool) -> Reply:
         if len(raw) > _LONGEST_REPLY:
             return Reply(error=ReplyError("refused", f"the reply is longer than {_LONGEST_REPLY >> 20} MB"))
         try:
-            answer = orjson.loads(raw)
-            choice = answer["choices"][0]
-            text = choice["text"] if plain else choice["message"]["content"]
-            text = "" if text is None else text.strip("\0")  # anything but text fails here
-            usage = answer.get("usage") or {}
-            spent = Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
-        except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError):
-            return Reply(
-                error=ReplyError("server", self._safe(f"the server's answer is no completion: {raw[:2000]!r}")[:300])
-            )
-        return Reply(text=text, usage=spent)
+            return completion(raw, plain=plain)
+        except ValueError:
+            what = self._safe(f"the server's answer is no completion: {raw[:2000]!r}")[:300]
+            return Reply(error=ReplyError("server", what))
 
     def _safe(self, text: str) -> str:
         """A text without the key: some servers repeat it."""
         return text.replace(self._key, "***") if self._key else text
-
-
-def _message(raw: bytes) -> str:
-    try:
-        error = orjson.loads(raw)["error"]
-        said = error.get("message") if isinstance(error, dict) else error
-    except (orjson.JSONDecodeError, LookupError, TypeError):
-        said = raw[:300].decode(errors="replace")
-    return str(said).strip()

@@ -3,7 +3,7 @@
 import asyncio
 import importlib
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from gdo.backend import Backend
 from gdo.errors import Faults
-from gdo.model import Capabilities, ErrorKind, Reply, ReplyError, Request, Style, Usage
+from gdo.model import Capabilities, Done, ErrorKind, Reply, ReplyError, Request, Style, Usage
 from gdo.schema import AnswerType, Labels, ListOf, Record, Scalar
 from gdo.window import Window
 
@@ -82,9 +82,12 @@ class FakeModel:
     async def start(self, tell: Callable[[str], None]) -> None:
         """Nothing to get ready."""
 
-    def generate(self, requests: Iterable[Request]) -> AsyncIterator[tuple[int, Reply]]:
-        """Replies, in the order of completion."""
-        return self._window.replies(requests, self._call)
+    async def generate(self, requests: Iterable[Request], done: Done) -> None:
+        """Answer requests, a window of them at a time."""
+        await self._window.run(requests, self._call, done)
+
+    def stop(self) -> None:
+        """Nothing is tried again here."""
 
     async def close(self) -> None:
         """Nothing to give back."""

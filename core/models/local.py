@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from gdo import weights
 from gdo.backend import Backend
 from gdo.errors import ModelUnready
 from gdo.grammar import grammar
-from gdo.model import Capabilities, ErrorKind, Reply, ReplyError, Request, Style, Usage
+from gdo.model import Capabilities, Done, ErrorKind, Reply, ReplyError, Request, Style, Usage
 from gdo.window import Window
 
 _BIAS = 100.0
@@ -150,15 +150,16 @@ class LocalModel:
         except RuntimeError as error:
             raise ModelUnready(f"local: {path} cannot be loaded: {error} (is it a whole GGUF file?)") from None
 
-    async def generate(self, requests: Iterable[Request]) -> AsyncIterator[tuple[int, Reply]]:
-        """Replies in the order of completion; all requests of one stream are scored, or all are written."""
+    async def generate(self, requests: Iterable[Request], done: Done) -> None:
+        """Answer requests; all of one stream are scored, or all are written."""
         stream = iter(requests)
         first = next(stream, None)
-        if first is None:
-            return
-        window = self._scoring if first.candidates else self._window
-        async for answered in window.replies(itertools.chain([first], stream), self._call):
-            yield answered
+        if first is not None:
+            window = self._scoring if first.candidates else self._window
+            await window.run(itertools.chain([first], stream), self._call, done)
+
+    def stop(self) -> None:
+        """Nothing is tried again here."""
 
     async def close(self) -> None:
         """Unload."""

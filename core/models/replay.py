@@ -1,6 +1,6 @@
 """`backend: replay`: answers recorded in a parquet or jsonl file, looked up by prompt."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,7 @@ from pydantic import Field
 from gdo.backend import Backend
 from gdo.database import connect, message
 from gdo.errors import Faults, ModelUnready, nearest
-from gdo.model import Capabilities, Reply, ReplyError, Request, Style
+from gdo.model import Capabilities, Done, Reply, ReplyError, Request, Style
 from gdo.tables import Source, source_query
 from gdo.window import Window
 
@@ -86,9 +86,12 @@ class ReplayModel:
         except duckdb.Error as error:
             raise ModelUnready(f"replay: {options.path} cannot be read: {message(error)}") from None
 
-    def generate(self, requests: Iterable[Request]) -> AsyncIterator[tuple[int, Reply]]:
-        """Recorded replies."""
-        return self._window.replies(requests, self._call)
+    async def generate(self, requests: Iterable[Request], done: Done) -> None:
+        """Answer requests, a window of them at a time."""
+        await self._window.run(requests, self._call, done)
+
+    def stop(self) -> None:
+        """Nothing is tried again here."""
 
     async def close(self) -> None:
         """Forget them."""

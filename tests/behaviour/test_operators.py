@@ -438,15 +438,53 @@ def test_a_python_function_fails_only_on_the_rows_that_make_it_raise(project: An
 
 @pytest.mark.parametrize(
     "body",
-    ["return 5", "return batch.slice(1)", "return pa.RecordBatch.from_pydict({'z': [1] * batch.num_rows})"],
+    [
+        "return 5",
+        "return batch.slice(1)",
+        "return pa.RecordBatch.from_pydict({'y': [1]})",
+        "return pa.RecordBatch.from_pydict({'z': [1] * batch.num_rows})",
+    ],
 )
-def test_a_python_function_that_returns_the_wrong_thing_is_an_error_of_each_row(project: Any, body: str) -> None:
+def test_a_python_function_that_returns_the_wrong_thing_ends_the_run(project: Any, body: str) -> None:
     module = project.module(f"import pyarrow as pa\ndef wrong(batch): {body}\n")
     step = {"op": "python", "function": f"{module}:wrong", "writes": {"y": "integer"}}
-    run = project.run([step], pa.table({"n": [1, 2, 3]}))
-    assert run.table().column("y").to_pylist() == [None] * 3
-    assert run.errors().num_rows == 3
-    assert "returned" in run.errors().column("detail")[0].as_py() or "return y" in run.errors()["detail"][0].as_py()
+    with pytest.raises(gdo.RunFailed, match=f"step 'python': {module}:wrong: it (returned|did not return)"):
+        project.run([step], pa.table({"n": [1, 2, 3]}))
+    assert not (project.folder / "out.parquet").exists()
+
+
+def test_a_python_function_that_leaves_the_process_is_an_error_of_its_row(project: Any) -> None:
+    module = project.module("def leave(batch): raise SystemExit(3)\n")
+    step = {"op": "python", "function": f"{module}:leave", "writes": {"y": "integer"}}
+    run = project.run([step], pa.table({"n": [1]}))
+    assert run.errors().column("detail").to_pylist() == ["SystemExit: 3"]
+
+
+@pytest.mark.parametrize("name", ["items", "values", "keys", "get"])
+def test_a_column_that_is_called_like_a_method_is_read_as_a_column(project: Any, name: str) -> None:
+    step = {"op": "reduce", "by": ["shop"], "prompt": f"{{% for row in rows %}}{{{{ row.{name} }}}} {{% endfor %}}",
+            "output": {"x": "string"}, "model": "broken"}  # fmt: skip
+    models = {"broken": {"backend": "fake", "fail_every": 1}}
+    run = project.run([step], pa.table({"shop": ["a", "a"], name: ["one", "two"]}), models=models)
+    assert run.errors().column("prompt")[0].as_py().split()[-2:] == ["one", "two"]
+
+
+def test_a_method_in_a_prompt_is_a_fault_of_the_row_and_reaches_no_model(project: Any) -> None:
+    step = {"op": "map", "prompt": "{{ name.upper }}", "output": {"x": "string"}}
+    run = project.run([step], pa.table({"name": ["a"]}))
+    assert run.errors().column("detail").to_pylist() == ["upper is a function, not a value"]
+    assert run.report["map"]["calls"] == 0
+
+
+def test_a_query_that_fails_on_a_row_names_its_step(project: Any) -> None:
+    rows = pa.table({"name": ["a", "3"]})
+    cast = "CAST(name AS INTEGER) > 1"
+    for step in (
+        {"op": "map", "id": "told", "prompt": "{{ name }}", "output": {"x": "string"}, "where": cast},
+        {"op": "sql", "id": "told", "query": f"SELECT *, {cast} AS y FROM input"},
+    ):
+        with pytest.raises(gdo.RunFailed, match=r"step 'told': .*convert"):
+            project.run([step], rows)
 
 
 # Faults of rows

@@ -227,7 +227,7 @@ def test_labels_are_scored_and_calibrated_once(bench, batch):
     assert set(answers.column("label").to_pylist()) <= {"red", "blue"}
     assert all(0.5 <= share <= 1 for share in answers.confidence.to_pylist())
     here.ask()(made, batch(title=["c"]))
-    assert here.model.calls == 6 + 1 + 4, "without a cache on disk the prior is asked again"
+    assert here.model.calls == 6 + 1, "the prior is asked once"
 
 
 def test_the_prior_is_paid_for_once_with_a_cache(bench, batch, tmp_path):

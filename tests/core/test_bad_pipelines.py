@@ -44,9 +44,9 @@ BAD = {
     "a source of unknown kind": (START.replace("products.csv", "notes.txt") + "  - {op: sql, query: SELECT * FROM input}\n", "2:1", ["unknown kind", "format:"]),
     "path and sql": (START.replace("path: products.csv", "path: products.csv, sql: SELECT 1") + "  - {op: sql, query: SELECT * FROM input}\n", "2:1", ["`path` stands alone"]),
     "a source that is a word": (START.replace("{path: products.csv}", "products.csv") + "  - {op: sql, query: SELECT * FROM input}\n", "2:1", ["source", "products.csv"]),
-    "missing column": (step('{op: map, prompt: "{{ titel }}", output: {x: string}}'), "5:5", ["no column 'titel'", "did you mean 'title'?"]),
-    "missing column to clean": (step('{op: clean, column: brnd, prompt: "{{ brand }}"}'), "5:5", ["no column 'brnd'", "did you mean 'brand'?"]),
-    "missing column of a group": (step('{op: reduce, by: [brnd], prompt: "{{ rows }}", output: {x: string}}'), "5:5", ["no column 'brnd'", "did you mean 'brand'?"]),
+    "missing column": (step('{op: map, prompt: "{{ titel }}", output: {x: string}}'), "5:15", ["no column 'titel'", "did you mean 'title'?"]),
+    "missing column to clean": (step('{op: clean, column: brnd, prompt: "{{ brand }}"}'), "5:17", ["no column 'brnd'", "did you mean 'brand'?"]),
+    "missing column of a group": (step('{op: reduce, by: [brnd], prompt: "{{ rows }}", output: {x: string}}'), "5:23", ["no column 'brnd'", "did you mean 'brand'?"]),
     "a bad label in an example": (step('{op: classify, text: "{{ title }}", labels: [shoe, hat], examples: [{in: {title: a}, out: shoes}]}'), "5:90", ["does not fit", "'shoes' is none of the labels shoe, hat"]),
     "an example of the wrong type": (step('{op: map, prompt: "{{ title }}", output: {n: integer}, examples: [{in: {title: a}, out: many}]}'), "5:88", ["does not fit", "'many' is not a"]),
     "an example without an input": (step('{op: classify, text: "{{ title }}", labels: [a, b], examples: [{in: {titl: x}, out: a}]}'), "5:69", ["the example has no 'title'", "did you mean 'titl'?"]),
@@ -74,14 +74,14 @@ BAD = {
     "a where with a query": (step(MAP + 'where: "price > (SELECT avg(price) FROM input)"}'), "5:59", ["row"]),
     "a where that is no condition": (step(MAP + "where: '[price]'}"), "5:59", ["neither true nor false"]),
     "a bad query": (step("{op: sql, query: SELEC title FROM input}"), "5:15", ["not a query"]),
-    "a query over a column that is not there": (step("{op: sql, query: SELECT titel FROM input}"), "5:5", ["titel"]),
+    "a query over a column that is not there": (step("{op: sql, query: SELECT titel FROM input}"), "5:15", ["no column 'titel'", "did you mean 'title'?"]),
     "two statements": (step("{op: sql, query: SELECT 1 FROM input; SELECT 2 FROM input}"), "5:15", ["2 statements"]),
     "a statement that is no query": (step("{op: sql, query: DROP TABLE input}"), "5:15", ["not a query"]),
     "no python function": (step("{op: python, function: nowhere:f, writes: {x: string}}"), "5:18", ["'nowhere:f' cannot be imported"]),
     "a function without a module": (step("{op: python, function: len, writes: {x: string}}"), "5:18", ["'len' names no function", "module:name"]),
     "a bad type": (step('{op: map, prompt: "{{ title }}", output: {x: strin}}'), "5:47", ["unknown type 'strin'", "did you mean 'string'?"]),
     "an output that is a word": (step('{op: map, prompt: "{{ title }}", output: string}'), "5:38", ["output"]),
-    "no output": (step('{op: map, prompt: "{{ title }}"}'), "5:", ["mapping of field names to types"]),
+    "no output": (step('{op: map, prompt: "{{ title }}"}'), "5:5", ["'output' is missing"]),
     "labels that are one word": (step('{op: classify, text: "{{ title }}", labels: red}'), "5:41", ["labels"]),
     "labels twice": (step('{op: classify, text: "{{ title }}", labels: [red, Red]}'), "5:", ["stands twice"]),
     "no labels": (step('{op: classify, text: "{{ title }}", labels: []}'), "5:41", ["one or more words"]),
@@ -93,11 +93,11 @@ BAD = {
     "variables that are lists": (START.replace("source:", "vars: {a: [1]}\nsource:") + "  - {op: sql, query: SELECT * FROM input}\n", "2:8", ["a"]),
     "where changes a type": (step('{op: map, prompt: "{{ title }}", output: {price: string}, where: "price > 3"}'), "5:5", ["'price'", "int64", "into"]),
     "a filter that is no question": (step("{op: filter, udp: my_brand}"), "5:18", ["one boolean"]),
-    "a group that reads past its keys": (step('{op: reduce, by: [brand], prompt: "{{ title }}", output: {x: string}}'), "5:5", ["'title' is not in `by`"]),
+    "a group that reads past its keys": (step('{op: reduce, by: [brand], prompt: "{{ title }}", output: {x: string}}'), "5:18", ["'title' is not in `by`"]),
     "a template in braces": (step("{op: map, prompt: {{ title }}, output: {x: string}}"), "5:", ["needs quotes"]),
     "a tab": (START + "\t- {op: map}\n", "5:1", ["not tabs"]),
-    "fields without inputs": (step('{op: map, prompt: "{{ fields }}", output: {x: string}}'), "5:5", ["no column 'fields'"]),
-    "a column called like a function": (step('{op: map, prompt: "{{ range }}", output: {x: string}}'), "5:5", ["no column 'range'"]),
+    "fields without inputs": (step('{op: map, prompt: "{{ fields }}", output: {x: string}}'), "5:15", ["no column 'fields'"]),
+    "a column called like a function": (step('{op: map, prompt: "{{ range }}", output: {x: string}}'), "5:15", ["no column 'range'"]),
 }  # fmt: skip
 
 
@@ -174,6 +174,89 @@ def test_a_fault_of_one_step_is_not_told_again_of_those_that_read_it(place):
     assert len(faults) == 1, faults
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT *, price * 100 AS price FROM input",
+        "SELECT *, price * 100 AS PRICE FROM input",
+        "SELECT title AS x, price AS x FROM input",
+        "SELECT a.*, b.* FROM input a JOIN input b USING (title) ORDER BY 1",
+    ],
+)
+def test_a_query_that_gives_two_columns_of_one_name_is_a_fault(place, query):
+    (fault,) = place.faults(step(f"{{op: sql, query: '{query}'}}"))
+    assert fault.startswith("pipeline.yaml:5:15: the query gives two columns called '"), fault
+
+
+def test_a_condition_is_told_in_the_users_own_words(place):
+    (fault,) = place.faults(step(MAP + "where: 'price > 3 AND'}"))
+    assert 'near "AND"' in fault
+
+
+def test_a_wrong_model_is_told_once_and_not_as_missing(place):
+    faults = place.faults(START.replace("backend: fake", "backend: fake, latency_s: many") + '  - {op: map, model: local, prompt: "{{ title }}", output: {x: string}}\n')
+    assert len(faults) == 1, faults
+    assert "latency_s" in faults[0]
+
+
+def test_a_group_cannot_be_known_by_the_name_of_its_rows(place):
+    place.write("rows.csv", "rows,title\n1,a\n")
+    text = START.replace("products.csv", "rows.csv")
+    (fault,) = place.faults(text + '  - {op: reduce, by: [rows], prompt: "{{ rows }}", output: {x: string}}\n')
+    assert "'rows' is the group itself" in fault
+
+
+def test_a_quote_that_is_never_closed_is_told_where_it_opens(place):
+    (fault,) = place.faults(START + '  - op: map\n    prompt: "{{ title }}\n    output: {x: string}\n')
+    assert fault.startswith("pipeline.yaml:6:13: not YAML")
+
+
+def test_a_row_read_by_a_point_is_told_how_columns_are_read(place):
+    (fault,) = place.faults(step('{op: map, prompt: "{{ row.boddy }}", output: {x: string}}'))
+    assert 'row["name"]' in fault
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("id,body\n1,a\n2,b,c\n", "line 3 of products.csv has 3 fields, its header 2"),
+        ("id,body\n1,a,x\n2,b,c\n", "line 2 of products.csv has 3 fields, its header 2"),
+        ("id,body\n1,a\n2\n3,c\n", "line 3 of products.csv has 1 fields, its header 2"),
+        ("", "the file is empty"),
+    ],
+)
+def test_a_ragged_or_empty_file_is_told_by_its_line(place, text, what):
+    place.write("products.csv", text)
+    (fault,) = place.faults(START + "  - {op: sql, query: SELECT * FROM input}\n")
+    assert fault == f"pipeline.yaml:2:10: cannot be read: {what}"
+
+
+def test_a_file_that_is_no_utf8_is_told(place):
+    (place.folder / "products.csv").write_bytes("id,body\n1,Grüße\n".encode("latin-1"))
+    (fault,) = place.faults(START + "  - {op: sql, query: SELECT * FROM input}\n")
+    assert "not utf-8" in fault
+
+
+@pytest.mark.parametrize("other", ["./out.csv", "sub/../out.csv"])
+def test_a_file_that_is_written_twice_is_told_however_it_is_spelt(place, other):
+    text = START.replace("sink: {path: out.parquet}", f"sinks: [{{path: out.csv}}, {{path: {other}}}]")
+    assert "sinks" in text, text
+    (fault,) = place.faults(text + "  - {op: sql, query: SELECT * FROM input}\n")
+    assert "written twice" in fault
+
+
+def test_a_name_that_no_example_has_is_told_once_and_at_the_template(place):
+    faults = place.faults(
+        step(
+            '{op: classify, text: "{{ titel }}", labels: [a, b],'
+            " examples: [{in: {title: x}, out: a}, {in: {title: y}, out: b}]}"
+        )
+    )
+    assert faults == [
+        "pipeline.yaml:5:20: the prompt reads 'titel', which its examples do not have (did you mean 'title'?)"
+    ]
+
+
 def test_the_faults_of_a_udp_stand_in_its_own_file(place):
     place.write("udps/bad.yaml", 'udp: bad\nprompt: "{{ a"\noutput: {x: strin}\nexampels: []\n')
     place.write("udps/worse.yaml", 'udp: worse\nprompt: "{{ a }}"\noutput: {x: strin}\nexamples: [{in: {b: 1}, out: c}]\n')
@@ -203,7 +286,7 @@ def test_a_database_without_the_table_is_told(place):
         connection.execute("CREATE TABLE products AS SELECT 1 AS a")
     text = START.replace("{path: products.csv}", "{database: shop.duckdb, table: product}")
     (fault,) = place.faults(text + "  - {op: sql, query: SELECT * FROM input}\n")
-    assert fault.startswith("pipeline.yaml:2:1: cannot be read:")
+    assert fault.startswith("pipeline.yaml:2:10: cannot be read:")
     assert "products" in fault
 
 
@@ -211,7 +294,7 @@ def test_a_database_without_the_table_is_told(place):
 def test_a_database_that_is_none_is_told(place, name):
     place.write("shop.duckdb", "no database")
     (fault,) = place.faults(START.replace("{path: products.csv}", f"{{database: {name}, table: t}}") + "  - {op: sql, query: SELECT * FROM input}\n")
-    assert fault.startswith("pipeline.yaml:2:1:")
+    assert fault.startswith("pipeline.yaml:2:10:")
     assert "is not a DuckDB database" in fault or "did you mean 'shop.duckdb'?" in fault
 
 

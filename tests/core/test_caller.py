@@ -4,7 +4,7 @@ import pytest
 
 from gdo.cache import Cache
 from gdo.caller import Caller, Disk
-from gdo.errors import BudgetSpent, ModelUnready, Stopped
+from gdo.errors import BudgetSpent, ModelUnready, RunFailed, Stopped
 from gdo.ledger import Ledger
 from gdo.model import Head, Reply, ReplyError, Request, Sampling
 from gdo.models.fake import Fake, FakeModel
@@ -36,7 +36,7 @@ class Stand:
         self.records = Unrecorded()
         self.ledger = Ledger(self.records, max_calls=max_calls, max_tokens=max_tokens)
         self.disk = Disk(cache)
-        self.caller = Caller("m", self.model, self.disk, self.ledger)
+        self.caller = Caller("m", self.model, self.disk, self.ledger, asyncio.get_running_loop())
 
     async def __aenter__(self):
         return self
@@ -46,7 +46,10 @@ class Stand:
         await self.disk.close()
 
     async def ask(self, *bodies):
-        return [reply.text for reply in await self.caller.replies("s", requests(*bodies))]
+        return [reply.text for reply in await self.replies(*bodies)]
+
+    async def replies(self, *bodies):
+        return await asyncio.to_thread(self.caller.replies, "s", requests(*bodies))
 
 
 def echo(request):
@@ -115,9 +118,9 @@ def test_a_second_run_pays_nothing(tmp_path):
 def test_an_error_is_told_to_every_row_and_not_kept(tmp_path):
     async def work():
         async with Stand(Cache(tmp_path / "c.sqlite"), fail_every=1, fail_with="server") as stand:
-            replies = await stand.caller.replies("s", requests("a", "b", "a"))
+            replies = await stand.replies("a", "b", "a")
             assert [reply.error.kind for reply in replies] == ["server"] * 3
-            await stand.caller.replies("s", requests("a"))
+            await stand.replies("a")
             assert stand.model.calls == 3
             assert len(stand.disk.cache) == 0
 
@@ -183,11 +186,11 @@ def test_a_fatal_error_ends_the_run_and_keeps_the_replies_before_it(tmp_path):
     async def work():
         async with Stand(Cache(tmp_path / "c.sqlite")) as stand:
             stand.model = stand.caller.model = Locked(Fake(backend="fake", concurrency=1, latency_s=0.001), echo)
-            with pytest.raises(ModelUnready, match="model 'm': the key is refused"):
+            with pytest.raises(RunFailed, match="model 'm': the key is refused"):
                 await stand.ask(*"abcdefgh")
             assert stand.model.calls == 3
             assert len(stand.disk.cache) == 2
-            with pytest.raises((ModelUnready, Stopped)):
+            with pytest.raises((RunFailed, Stopped)):
                 await stand.ask("z")
             assert stand.model.calls == 3
 

@@ -116,7 +116,12 @@ def test_the_engine_takes_the_grammar_and_its_answer_fits(answer, tmp_path):
         await model.start(lambda _: None)
         head = Head("plain", text="Answer in JSON.\n\n", answer=whole)
         request = Request(head, "A red box, seen on 2024-01-02.\nJSON:", Sampling(max_tokens=700), constrained=True)
-        replies = [reply async for _, reply in model.generate([request])]
+        replies = []
+
+        async def done(_, reply):
+            replies.append(reply)
+
+        await model.generate([request], done)
         await model.close()
         return replies[0]
 

@@ -10,6 +10,7 @@ from gdo.ledger import Ledger
 from gdo.optimize import RULES, optimize
 from gdo.optimize.columns import read_needed_columns
 from gdo.optimize.conditions import conditions_first
+from gdo.optimize.fields import SAMPLE, least_varied_first
 from gdo.runners.duckdb import DuckDBRunner
 
 PRODUCTS = "title,price,brand,note\n" + "".join(f"t{i % 7},{i % 5},b{i % 3},n{i}\n" for i in range(60))
@@ -126,7 +127,7 @@ def test_the_plan_texts_before_and_after_a_move(many):
     assert before.text() == "\n".join(
         [
             "source = path: many.csv",
-            "map = map(prompt: {{ title }} {{ note }}, output: {'x': 'string'}) <- source",
+            'map = map(prompt: {{ title }} {{ note }}, output: {"x": "string"}) <- source',
             "sql = sql(query: SELECT * FROM input WHERE price > 2) <- map",
             "out.parquet <- sql",
         ]
@@ -135,7 +136,7 @@ def test_the_plan_texts_before_and_after_a_move(many):
         [
             "source = path: many.csv",
             "sql = sql(query: SELECT * FROM input WHERE price > 2) <- source",
-            "map = map(prompt: {{ title }} {{ note }}, output: {'x': 'string'}) <- sql",
+            'map = map(prompt: {{ title }} {{ note }}, output: {"x": "string"}) <- sql',
             "out.parquet <- map",
         ]
     )
@@ -202,3 +203,51 @@ def test_rewriting_twice_changes_nothing_more(many):
 def test_every_rule_says_why_it_is_sound():
     assert all("Sound because" in (rule.__doc__ or "") for rule in RULES)
     assert RUNNERS[0] == "duckdb"
+
+
+OPEN = "udp: open\nprompt: '{{ fields }}'\ninputs: [note, title, brand]\noutput: {x: string}\n"
+
+
+def inputs(plan):
+    return {node.id: node.op.free_inputs for node in plan.nodes}
+
+
+def test_fields_are_rendered_in_the_order_that_shares_the_longest_prefix(many):
+    many.write("open.yaml", OPEN)
+    before = many.load(steps("{op: map, udp: open.yaml}")).plan(rewritten=False)
+    after = least_varied_first(before)
+    assert (inputs(before), inputs(after)) == (
+        {"map": ("note", "title", "brand")},
+        {"map": ("brand", "title", "note")},
+    )
+    assert after.nodes[0].op.compiled.render({"note": 1, "title": 2, "brand": 3}) == "brand: 3\ntitle: 2\nnote: 1"
+    assert carried_out(before, many.folder)[1] == carried_out(after, many.folder)[1] == 60
+
+
+def test_the_order_of_fields_stays_when_rows_are_added(many):
+    many.write("open.yaml", OPEN)
+    text = steps("{op: map, udp: open.yaml}")
+    rows = "title,price,brand,note\n" + "".join(f"t{i % 9},1,b{i % 3},n{i}\n" for i in range(SAMPLE))
+    many.write("many.csv", rows)
+    before = inputs(many.load(text).plan())
+    many.write("many.csv", rows + "".join(f"u{i},1,c{i},n0\n" for i in range(9000)))
+    assert inputs(many.load(text).plan()) == before
+
+
+def test_columns_that_a_step_writes_come_last_among_fields(many):
+    many.write("open.yaml", OPEN)
+    text = steps('{op: clean, column: brand, prompt: "{{ brand }}"}', "{op: map, udp: open.yaml}")
+    assert inputs(many.load(text).plan())["map"] == ("title", "note", "brand")
+
+
+def test_fields_of_a_table_from_python_are_ordered_and_those_of_a_stream_are_not(many):
+    import pyarrow as pa
+
+    from gdo import load
+
+    many.write("open.yaml", OPEN)
+    many.write("pipeline.yaml", steps("{op: map, udp: open.yaml}"))
+    table = pa.table({"note": ["a", "b", "c", "d"], "title": ["a", "b", "a", "b"], "brand": ["x"] * 4})
+    path = many.folder / "pipeline.yaml"
+    assert inputs(load(path, source=table).plan())["map"] == ("brand", "title", "note")
+    assert inputs(load(path, source=table.to_reader()).plan())["map"] == ("note", "title", "brand")

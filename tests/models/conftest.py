@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,13 @@ class Server:
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.answer: Callable[[int, dict[str, Any]], Answer] = echo
+        self.times: list[float] = []
         self.delay_s = 0.0
+        self.open = 0
+        self.hang = ""
+        self.late: dict[str, float] = {}
+        self.left = False
+        self.port = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -64,9 +71,29 @@ class Server:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, shutdown_timeout=1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
+        await self._listen()
+
+    async def _listen(self) -> None:
+        self._site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await self._site.start()
         self.port = self._runner.addresses[0][1]
+
+    def leave(self, back_after_s: float | None) -> None:
+        """Refuse connections and cut those that are open, for some seconds or for good."""
+        asyncio.run_coroutine_threadsafe(self._leave(), self._loop).result()
+        if back_after_s is not None:
+            threading.Timer(back_after_s, self.come_back).start()
+
+    async def _leave(self) -> None:
+        self.left = True
+        await self._site.stop()
+        for connection in list(self._runner.server.connections if self._runner.server else ()):
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    def come_back(self) -> None:
+        """Listen again, at the same port."""
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -74,9 +101,17 @@ class Server:
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
         self.paths.append(request.path)
-        if self.delay_s:
-            await asyncio.sleep(self.delay_s)
-        answer = self.answer(number, body)
+        self.times.append(time.monotonic())
+        self.open += 1
+        try:
+            if self.hang and self.hang in json.dumps(body):
+                await asyncio.sleep(3600)
+            answer = self.answer(number, body)
+            asked = body["messages"][-1]["content"] if "messages" in body else ""
+            if self.delay_s or asked in self.late:
+                await asyncio.sleep(self.late.get(asked, self.delay_s))
+        finally:
+            self.open -= 1
         if answer.cut:
             response = web.StreamResponse(headers={"Content-Length": "1000"})
             await response.prepare(request)

@@ -1,6 +1,8 @@
 """`backend: endpoint` against a real server on the loopback address."""
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ def ask(write: Write, server: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
     def run(rows: pa.Table = ROWS, step: dict[str, Any] | None = None, **model: Any) -> gdo.Run:
-        options = {"backend": "endpoint", "url": server.url, "model": "tiny", "attempts": 3, **model}
+        options = {"backend": "endpoint", "url": server.url, "model": "tiny", "attempts": 3, "patience_s": 5, **model}
         return gdo.run(write([step or STEP], models={"m": options}), source=rows)
 
     return run
@@ -97,16 +99,133 @@ def test_a_server_that_fails_once_is_asked_again(
     assert len(server.bodies) == 2
 
 
-@pytest.mark.parametrize(("status", "reason"), [(429, "rate_limit"), (500, "server")])
-def test_a_server_that_stays_busy_is_an_error_of_the_row(
-    ask: Callable[..., gdo.Run], server: Any, answer: Any, status: int, reason: str
+def test_a_server_that_fails_on_and_on_is_an_error_of_the_row(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any
 ) -> None:
-    server.answer = lambda *_: answer(status=status)
+    server.answer = lambda *_: answer(status=500)
     run = ask(ROWS.slice(0, 2), attempts=2)
     errors = run.errors().to_pylist()
-    assert [e["reason"] for e in errors] == [reason] * 2
-    assert errors[0]["detail"] == f"HTTP {status}: as told"
+    assert [e["reason"] for e in errors] == ["server"] * 2
+    assert errors[0]["detail"] == "HTTP 500: as told"
     assert len(server.bodies) == 4
+
+
+@pytest.mark.parametrize("status", [429, 503, 529])
+def test_a_server_that_is_busy_for_all_ends_the_run_after_a_while(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, status: int
+) -> None:
+    server.answer = lambda *_: answer(status=status)
+    with pytest.raises(gdo.ModelUnready, match=f"HTTP {status}: as told, and so for 0.5 s"):
+        ask(patience_s=0.5, concurrency=4)
+
+
+def test_a_row_that_finds_the_server_busy_while_others_are_answered_is_an_error_of_its_own(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any
+) -> None:
+    good = server.answer
+    server.delay_s = 0.05
+    server.answer = lambda n, body: (
+        answer(status=429) if body["messages"][-1]["content"] == "row 0" else good(n, body)
+    )
+    rows = pa.table({"t": [f"row {i}" for i in range(60)]})
+    run = ask(rows, patience_s=0.2, concurrency=2)
+    assert run.errors().column("reason").to_pylist() == ["rate_limit"]
+    assert run.table().column("a").null_count == 1
+
+
+def test_a_server_that_allows_few_at_once_is_asked_by_few_and_answers_all(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any
+) -> None:
+    """It refuses whatever comes while three are being answered, and says nothing of when to come again."""
+    good = server.answer
+
+    def crowded(number: int, body: dict[str, Any]) -> Any:
+        return answer(status=429) if server.open > 3 else good(number, body)
+
+    server.answer, server.delay_s = crowded, 0.01
+    rows = pa.table({"t": [f"row {i}" for i in range(300)]})
+    run = ask(rows, concurrency=64, patience_s=60)
+    assert run.errors().num_rows == 0
+    assert run.table().column("a").to_pylist() == [f"said row {i}" for i in range(300)]
+    assert len(server.bodies) < 3 * 300, "most requests found room"
+
+
+def test_bursts_of_refusals_with_a_time_to_come_again_lose_no_row(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any
+) -> None:
+    good = server.answer
+
+    def bursts(number: int, body: dict[str, Any]) -> Any:
+        return answer(status=429, headers={"Retry-After": "0.2"}) if number % 40 < 20 else good(number, body)
+
+    server.answer = bursts
+    run = ask(pa.table({"t": [f"row {i}" for i in range(100)]}), concurrency=16)
+    assert run.errors().num_rows == 0
+
+
+def test_a_server_that_goes_away_and_comes_back_loses_no_row(ask: Callable[..., gdo.Run], server: Any) -> None:
+    server.delay_s = 0.01
+    threading.Timer(0.3, server.leave, [1.0]).start()
+    rows = pa.table({"t": [f"row {i}" for i in range(400)]})
+    run = ask(rows, concurrency=4, patience_s=30)
+    assert server.left
+    assert run.errors().num_rows == 0
+    assert run.table().column("a").to_pylist() == [f"said row {i}" for i in range(400)]
+
+
+def test_a_server_that_goes_away_for_good_ends_the_run_and_keeps_its_replies(
+    ask: Callable[..., gdo.Run], server: Any
+) -> None:
+    server.delay_s = 0.01
+    threading.Timer(0.3, server.leave, [None]).start()
+    rows = pa.table({"t": [f"row {i}" for i in range(400)]})
+    with pytest.raises(gdo.RunFailed, match=r"cannot connect: .*for 0\.5 s"):
+        ask(rows, concurrency=4, patience_s=0.5)
+    answered = len(server.bodies)
+    server.come_back()
+    run = ask(rows, concurrency=4)
+    assert run.errors().num_rows == 0
+    assert run.report["map"]["cached"] >= answered - 4
+
+
+def test_several_urls_share_the_rows_and_one_may_be_away(ask: Callable[..., gdo.Run], server: Any) -> None:
+    other = type(server)()
+    try:
+        server.delay_s = other.delay_s = 0.005
+        run = ask(pa.table({"t": [f"row {i}" for i in range(100)]}), url=[server.url, other.url], concurrency=8)
+        assert run.errors().num_rows == 0
+        assert len(server.bodies) + len(other.bodies) == 100
+        assert min(len(server.bodies), len(other.bodies)) >= 25
+    finally:
+        other.close()
+    rows = pa.table({"t": [f"again {i}" for i in range(100)]})
+    run = ask(rows, url=[server.url, other.url], concurrency=8)
+    assert run.errors().num_rows == 0
+
+
+def test_requests_per_minute_are_kept(ask: Callable[..., gdo.Run], server: Any) -> None:
+    started = time.monotonic()
+    ask(ROWS, requests_per_minute=600)  # ten a second, a second's worth at once
+    assert time.monotonic() - started >= 0.9
+    stamps = sorted(server.times)
+    assert stamps[-1] - stamps[0] >= 0.8
+
+
+def test_tokens_per_minute_are_kept_by_what_was_really_used(ask: Callable[..., gdo.Run], server: Any) -> None:
+    ask(pa.table({"t": [f"row {i}" for i in range(60)]}), tokens_per_minute=60 * 14 * 30)  # 14 tokens a call: 30 a second
+    stamps = sorted(server.times)
+    assert 0.3 <= stamps[-1] - stamps[0] <= 10
+
+
+def test_a_hung_request_is_given_up_and_the_others_are_answered(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any
+) -> None:
+    good = server.answer
+    server.hang = "row 3"
+    server.answer = good
+    run = ask(timeout_s=0.3, attempts=2)
+    assert run.errors().column("reason").to_pylist() == ["timeout"]
+    assert run.errors().column("row_key").to_pylist() == [3]
 
 
 def test_a_cut_connection_is_tried_again(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:

@@ -236,7 +236,7 @@ def test_the_spill_file_is_gone_after_a_run_that_failed(write: Write, tmp_path: 
         gdo.run(write(steps, models={"mute": {"backend": "fake", "fail_every": 1}}), source=TABLE)
     (folder,) = (tmp_path / ".gdo" / "runs").iterdir()
     assert not list(folder.glob("spill*"))
-    assert "RunFailed" in (folder / "run.json").read_text()
+    assert '"outcome": "failed"' in (folder / "run.json").read_text()
 
 
 def test_the_runner_notices_an_operator_that_loses_rows(write: Write) -> None:

@@ -363,7 +363,7 @@ def test_a_sink_that_is_a_folder_or_lies_under_a_file_fails_with_its_name(write:
     (tmp_path / "file").write_text("x")
     source = put(tmp_path, "csv")
     for sink in ("result.parquet", "file/result.parquet"):
-        with pytest.raises(gdo.RunFailed, match=r"result\.parquet"):
+        with pytest.raises(gdo.Faults, match=r"pipeline\.yaml:\d+:\d+: .*(result\.parquet|file)' is a"):
             gdo.run(write([KEEP], source=source, sink={"path": sink}))
 
 
@@ -439,3 +439,51 @@ def test_a_file_that_breaks_beyond_its_head_stops_the_run_without_a_sink(write: 
     with pytest.raises(gdo.GdoError, match=r"reading|cannot be read"):
         gdo.run(path)
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_table_from_python_stands_for_the_only_source_whatever_its_name(write: Write, tmp_path: Path) -> None:
+    put(tmp_path, "csv")
+    rows = pa.table({"x": ["only me"]})
+    path = write([{**KEEP, "from": "one"}], sources={"one": {"path": "nowhere.csv"}})
+    assert gdo.run(path, source=rows).table().column("x").to_pylist() == ["only me"]
+
+
+def test_tables_from_python_stand_for_several_sources_by_name(write: Write) -> None:
+    sources = {"one": {"path": "nowhere.csv"}, "two": {"path": "nowhere.csv"}}
+    sinks = [{"path": "a.csv", "from": "sql"}, {"path": "b.csv", "from": "other"}]
+    steps = [{**KEEP, "from": "one"}, {**KEEP, "id": "other", "from": "two"}]
+    path = write(steps, sources=sources, sinks=sinks)
+    one, two = pa.table({"x": [1]}), pa.table({"x": [2]})
+    run = gdo.run(path, source={"one": one, "two": two})
+    assert (run.table("a.csv"), run.table("other")) == (one, two)
+    with pytest.raises(gdo.Faults, match="no sink 'c'"):
+        run.table("c")
+    with pytest.raises(gdo.Faults, match="the file has the sources one, two"):
+        gdo.run(path, source=one)
+    with pytest.raises(gdo.Faults, match="did you mean 'one'"):
+        gdo.run(path, source={"on": one, "two": two})
+
+
+def test_a_file_that_a_query_names_lies_beside_the_pipeline(write: Write, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "more.csv").write_text("x,y\n1,one\n2,two\n")
+    source = put(tmp_path, "csv")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for query in ("SELECT y FROM 'more.csv'", "SELECT (SELECT max(y) FROM 'more.csv') AS y FROM input"):
+        run = gdo.run(write([{"op": "sql", "query": query}], source=source))
+        assert "two" in run.table().column("y").to_pylist()
+
+
+def test_options_from_python_are_checked(write: Write, tmp_path: Path) -> None:
+    path = write([KEEP], source=put(tmp_path, "csv"))
+    with pytest.raises(gdo.Faults, match=r"unknown option 'limt'.*did you mean 'limit'"):
+        gdo.run(path, limt=3)
+    with pytest.raises(gdo.Faults, match="limit: 0"):
+        gdo.run(path, limit=0)
+
+
+def test_no_line_of_a_text_table_is_taken_for_a_comment(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("id,body\n1,a\n#2,b\n3,c\n")
+    table = gdo.run(write([KEEP], source={"path": "in.csv"})).table()
+    assert table.column("id").to_pylist() == ["1", "#2", "3"]

@@ -1,0 +1,172 @@
+"""How often and how many at once the servers of one model may be asked: what a client of a busy service must know.
+
+Requests per minute and tokens per minute are kept by spacing; how many are sent at once follows additive increase and
+multiplicative decrease (Jacobson 1988), as TCP does it: a refusal for being too many cuts it, answers raise it again.
+"""
+
+import asyncio
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+SHRINK = 0.7
+_BURST_S = 1.0
+_LOOK_S = 0.1
+
+
+class Pace:
+    """At most so much a minute, evenly, with no more than a second's worth at once; 0 means no limit."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_s = per_minute / 60
+        self._free_at = 0.0
+        """When all that was taken will be paid off."""
+
+    async def take(self, amount: float = 1.0) -> None:
+        """Wait until so much may be used."""
+        if not self._per_s:
+            return
+        while (ahead_s := self._free_at - time.monotonic()) > 0:  # noqa: ASYNC110 (what was taken may be corrected)
+            await asyncio.sleep(min(ahead_s, _LOOK_S))
+        self._free_at = max(self._free_at, time.monotonic() - _BURST_S) + amount / self._per_s
+
+    def correct(self, difference: float) -> None:
+        """Take more, or give back, when it is known what was really used."""
+        if self._per_s:
+            self._free_at += difference / self._per_s
+
+
+class Throttle:
+    """How many requests are with the servers at once: fewer after a refusal, and one more after each round of answers."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.limit = most
+        self.sending = 0
+        self._good = 0
+        self._cut_at = 0.0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> None:
+        """Wait for room."""
+        if self.sending < self.limit and not self._waiting:
+            self.sending += 1
+            return
+        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(room)
+        await room
+
+    def leave(self) -> None:
+        """Make room."""
+        self.sending -= 1
+        while self._waiting and self.sending < self.limit:
+            room = self._waiting.popleft()
+            if not room.done():
+                self.sending += 1
+                room.set_result(None)
+
+    def answered(self) -> None:
+        """A request was answered: after as many as are sent at once, one more may be."""
+        self._good += 1
+        if self._good >= self.limit < self.most:
+            self.limit += 1
+            self._good = 0
+
+    def refused(self, sent_at: float) -> None:
+        """The servers have too much to do; one cut answers for all that was sent before it."""
+        if sent_at >= self._cut_at:
+            self.limit = max(1, int(self.limit * SHRINK))
+            self._cut_at = time.monotonic()
+            self._good = 0
+
+
+class Watch:
+    """Ends calls that take too long, with one timer for all of them."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._due: dict[asyncio.Task[Any], float] = {}
+        self._watching: asyncio.Task[None] | None = None
+
+    def begin(self) -> "asyncio.Task[Any]":
+        """The call of this task begins; `end` must follow."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (calls are made in tasks)
+        self._due[task] = time.monotonic() + self._timeout_s
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+        return task
+
+    def end(self, task: "asyncio.Task[Any]") -> bool:
+        """The call has ended; whether it was this watch that ended it."""
+        return self._due.pop(task, 0.0) == math.inf
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(min(0.25, self._timeout_s / 4))
+            now = time.monotonic()
+            for task, due in list(self._due.items()):
+                if due < now:
+                    self._due[task] = math.inf
+                    task.cancel()
+
+    def close(self) -> None:
+        """Watch no longer."""
+        if self._watching is not None:
+            self._watching.cancel()
+
+
+@dataclass(slots=True)
+class Server:
+    """One address of a model."""
+
+    url: str
+    chat: Any = None
+    plain: Any = None
+    """Where chats and plain completions go, as the client wants it."""
+    sending: int = 0
+    rests_until: float = 0.0
+    reached: bool = False
+
+    @property
+    def place(self) -> str:
+        """The server in a message: no query of its URL, which may hold a key."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+    def rest(self, seconds: float) -> None:
+        """Ask it nothing for a while."""
+        self.rests_until = max(self.rests_until, time.monotonic() + seconds)
+
+
+class Servers:
+    """The addresses of one model: the least busy one that does not rest is asked next."""
+
+    def __init__(self, urls: tuple[str, ...]) -> None:
+        self.all = [Server(url) for url in urls]
+
+    async def choose(self, stopping: Callable[[], bool] = lambda: False) -> Server:
+        """A server to ask; waits while all of them rest, until the run is ending."""
+        while True:
+            now = time.monotonic()
+            awake = [server for server in self.all if server.rests_until <= now]
+            if awake or stopping():
+                return min(awake or self.all, key=lambda server: server.sending)
+            soonest = min(server.rests_until for server in self.all)
+            wait_s = (soonest - now) * random.uniform(1.0, 1.05) + 0.001  # noqa: S311 (they need not all come at once)
+            await asyncio.sleep(min(wait_s, 0.5))
+
+    @property
+    def reached(self) -> bool:
+        """Whether any of them ever answered."""
+        return any(server.reached for server in self.all)
+
+
+def backoff_s(tries: int, longest_s: float = 30.0) -> float:
+    """Seconds to wait after so many tries: a quarter, doubled each time, drawn between half and all of it."""
+    return min(longest_s, 0.25 * 2.0 ** min(tries, 20)) * random.uniform(0.5, 1.0)  # noqa: S311
