@@ -1,6 +1,7 @@
 # ruff: noqa: PT012 (what is opened is closed)
-import multiprocessing
 import sqlite3
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -86,23 +87,24 @@ def test_two_connections_read_and_write_at_once(tmp_path):
         cache.close()
 
 
-def _fill(path, own):
-    cache = Cache(path)
-    for i in range(50):
-        cache.put([row(f"{own}-{i}".encode())])
-    cache.close()
+FILL = """
+import sys
+from pathlib import Path
+from gdo.cache import Cache
+from gdo.model import Reply
+cache = Cache(Path(sys.argv[1]))
+for i in range(50):
+    cache.put([(f"{sys.argv[2]}-{i}".encode(), "model", "step", Reply(text="hi"))])
+cache.close()
+"""
 
 
 def test_two_processes_share_a_file(tmp_path):
     path = tmp_path / "cache.sqlite"
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_fill, args=(path, own)) for own in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    # Programs of their own: a fork of this one would copy locks that its other threads hold.
+    workers = [subprocess.Popen([sys.executable, "-c", FILL, str(path), str(own)]) for own in range(2)]
+    assert [worker.wait(60) for worker in workers] == [0, 0]
     cache = Cache(path)
-    assert [worker.exitcode for worker in workers] == [0, 0]
     assert len(cache) == 100
     cache.close()
 

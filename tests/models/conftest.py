@@ -33,6 +33,13 @@ def echo(number: int, body: dict[str, Any]) -> Answer:
     return Answer(json.dumps({"a": f"said {asked}"}))
 
 
+def later(seconds: float, work: Callable[[], None]) -> None:
+    """Do it after a while, on a thread that holds up no end."""
+    timer = threading.Timer(seconds, work)
+    timer.daemon = True
+    timer.start()
+
+
 class Server:
     """An OpenAI-compatible server whose answers a test decides; it keeps what it was sent."""
 
@@ -82,7 +89,7 @@ class Server:
         """Refuse connections and cut those that are open, for some seconds or for good."""
         asyncio.run_coroutine_threadsafe(self._leave(), self._loop).result()
         if back_after_s is not None:
-            threading.Timer(back_after_s, self.come_back).start()
+            later(back_after_s, self.come_back)
 
     async def _leave(self) -> None:
         self.left = True

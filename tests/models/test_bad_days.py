@@ -40,6 +40,15 @@ def pipeline(write: Write, server: Any, tmp_path: Path) -> Callable[..., Path]:
     return made
 
 
+def until(seen: Callable[[], bool]) -> None:
+    """Wait for something to be so, half a minute at most."""
+    for _ in range(600):
+        if seen():
+            return
+        time.sleep(0.05)
+    pytest.fail("it never came")
+
+
 def asked(server: Any) -> Counter[str]:
     return Counter(body["messages"][-1]["content"] for body in server.bodies)
 
@@ -78,7 +87,7 @@ def test_a_run_that_is_killed_at_any_moment_pays_again_for_no_more_than_the_wind
     for _ in range(12):
         before = sum(asked(server).values())
         process = subprocess.Popen([*GDO, "run", str(path), "--quiet"], cwd=tmp_path)
-        while sum(asked(server).values()) == before and process.poll() is None:
+        while len(server.bodies) == before and process.poll() is None:
             time.sleep(0.005)
         time.sleep(draw.uniform(0.0, 0.06))
         process.send_signal(signal.SIGKILL)
@@ -241,9 +250,10 @@ def test_a_cache_of_a_run_that_was_killed_is_whole(pipeline: Callable[..., Path]
 def test_ctrl_c_ends_the_wait_for_a_server_that_is_away(pipeline: Callable[..., Path], tmp_path: Path) -> None:
     path = pipeline(200, url="http://127.0.0.1:9/v1")
     process = subprocess.Popen([*GDO, "run", str(path)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    time.sleep(2.0)
+    until(lambda: any(tmp_path.glob(".gdo/runs/*/running")))
+    time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=5)
+    _, said = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "goes on from there" in said
 
@@ -273,10 +283,10 @@ def test_a_run_that_is_stopped_while_its_last_rows_are_tried_again_leaves_the_ol
         answer(status=500) if body["messages"][-1]["content"] == "row 1" else good(n, body)
     )
     process = subprocess.Popen([*GDO, "run", str(path)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    time.sleep(2.5)
+    until(lambda: len(server.bodies) >= 2 * rows + 1)  # all of them, and one again
     process.send_signal(signal.SIGINT)
     asked_before = len(server.bodies)
-    _, said = process.communicate(timeout=5)
+    _, said = process.communicate(timeout=30)
     assert process.returncode == 1, said
     assert "goes on from there" in said
     assert (tmp_path / "out.parquet").read_bytes() == before
