@@ -66,7 +66,7 @@ class Disk:
         self._stored, self._waiting = None, []
         try:
             cache.put(batch)
-        except RunFailed as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, those who wait for the disk must hear of it)
             stored.set_exception(error)
             return
         stored.set_result(None)

@@ -127,11 +127,16 @@ class Usage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReplyError:
-    """Why there is no reply. `fatal` means that no other request of this run can succeed either."""
+    """Why there is no reply.
+
+    `fatal` means that no other request of this run can succeed either; `after_s` is how long the server wants this one
+    to wait before it comes again.
+    """
 
     kind: ErrorKind
     message: str
     fatal: bool = False
+    after_s: float = 0.0
 
 
 class Reply(NamedTuple):

@@ -5,7 +5,7 @@ A runner implements the three scopes and names no operator; an operator implemen
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -137,6 +137,14 @@ class Operator(BaseModel):
     def cuts(self) -> bool:
         """Whether columns that it does not read are gone after it."""
         return False
+
+    def ballots(self) -> Mapping[str, Mapping[str, str]]:
+        """For an ensemble: by column that it writes, the columns that hold its voters' votes, by voter."""
+        return {}
+
+    def with_ballots(self) -> "Operator":
+        """The same operator, with the votes of its voters kept in columns that `ballots` names."""
+        return self
 
     def decides_by(self) -> frozenset[str] | None:
         """For an operator that only keeps or drops each row, unchanged and without a call: the columns that decide."""

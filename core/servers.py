@@ -121,6 +121,24 @@ class Watch:
             self._watching.cancel()
 
 
+def checked_urls(urls: list[str]) -> list[str]:
+    """Addresses without their last slash.
+
+    Raises:
+        ValueError: there is none, one is no address, or one holds a secret.
+    """
+    if not urls:
+        raise ValueError("no URL")
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            raise ValueError("not a URL | it begins with http:// or https:// and ends with /v1")
+        if parts.password or parts.username:
+            hint = "put the key into the environment and name it in key_env"
+            raise ValueError(f"a URL must not hold a password | {hint}")
+    return [url.rstrip("/") for url in urls]
+
+
 @dataclass(slots=True)
 class Server:
     """One address of a model."""
@@ -132,6 +150,8 @@ class Server:
     sending: int = 0
     rests_until: float = 0.0
     reached: bool = False
+    answered_at: float = 0.0
+    """When it last answered anybody."""
 
     @property
     def place(self) -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
@@ -14,7 +13,7 @@ from gdo.backend import Backend
 from gdo.errors import ModelUnready
 from gdo.model import Capabilities, Done, ErrorKind, Reply, ReplyError, Request, Style
 from gdo.protocol import Bodies, completion, read_some, refusal
-from gdo.servers import Pace, Server, Servers, Throttle, Watch, backoff_s
+from gdo.servers import Pace, Server, Servers, Throttle, Watch, backoff_s, checked_urls
 from gdo.window import Window
 
 _LONGEST_REPLY = 4 << 20
@@ -48,16 +47,8 @@ class Endpoint(Backend, kind="endpoint"):
     @field_validator("url")
     @classmethod
     def _is_url(cls, value: str | list[str]) -> str | list[str]:
-        urls = [value] if isinstance(value, str) else value
-        if not urls:
-            raise ValueError("no URL")
-        for url in urls:
-            if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
-                raise ValueError("not a URL | it begins with http:// or https:// and ends with /v1")
-            if urlsplit(url).password or urlsplit(url).username:
-                hint = "put the key into the environment and name it in key_env"
-                raise ValueError(f"a URL must not hold a password | {hint}")
-        return value.rstrip("/") if isinstance(value, str) else [url.rstrip("/") for url in value]
+        checked = checked_urls([value] if isinstance(value, str) else value)
+        return checked[0] if isinstance(value, str) else checked
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -163,7 +154,7 @@ class EndpointModel:
                 tries += 1
                 if tries >= self._options.attempts:
                     break
-                await self._pause(backoff_s(tries))
+                await self._pause(max(backoff_s(tries), _asked_to_wait_s(reply)))
                 continue
             now = time.monotonic()
             waits += 1
@@ -176,7 +167,8 @@ class EndpointModel:
                 waited = f", and so for {patience_s:g} s"
                 reply = self._given_up(reply, waited, fatal=self._answered_at < since)
                 break
-            await self._pause(0.0 if self._resting else min(backoff_s(waits), since + patience_s - now))
+            rest_s = 0.0 if self._resting else max(backoff_s(waits), _asked_to_wait_s(reply))
+            await self._pause(min(rest_s, since + patience_s - now))
         return reply._replace(latency_s=time.perf_counter() - started)
 
     async def _pause(self, seconds: float) -> None:
@@ -211,7 +203,7 @@ class EndpointModel:
         sent_at = time.monotonic()
         call = self._watch.begin()
         try:
-            reply, then = await self._try(server, sent, plain=request.plain)
+            reply, then = await self._try(server, sent, sent_at, plain=request.plain)
         except asyncio.CancelledError:
             if not self._watch.end(call):
                 raise
@@ -225,6 +217,7 @@ class EndpointModel:
         if then == "settled" and reply.error is None:
             self._throttle.answered()
             self._answered_at = sent_at
+            server.answered_at = time.monotonic()
             self._away_since = 0.0
             self._said += (reply.usage.completion_tokens - self._said) / 32
             used = reply.usage.prompt_tokens + reply.usage.completion_tokens
@@ -237,7 +230,7 @@ class EndpointModel:
                 server.rest(backoff_s(2))
         return reply, then
 
-    async def _try(self, server: Server, sent: bytes, *, plain: bool) -> tuple[Reply, Next]:
+    async def _try(self, server: Server, sent: bytes, sent_at: float, *, plain: bool) -> tuple[Reply, Next]:
         import aiohttp
 
         try:
@@ -259,10 +252,22 @@ class EndpointModel:
             what = f"{server.place}: {error or type(error).__name__}"
             return Reply(error=ReplyError("connection", what)), "again"
         if answer.status == 200:  # noqa: PLR2004 (HTTP's word for done)
-            return self._parsed(raw, plain=plain), "settled"
-        return self._refused(server, sent, answer.status, raw, answer.headers.get("Retry-After", ""))
+            return self._parsed(raw, plain=plain)
+        if answer.status in _BUSY | _AGAIN:
+            return self._put_off(server, sent_at, answer.status, raw, answer.headers.get("Retry-After", ""))
+        return self._refused(server, sent, answer.status, raw)
 
-    def _refused(self, server: Server, sent: bytes, status: int, raw: bytes, retry_after: str) -> tuple[Reply, Next]:
+    def _put_off(self, server: Server, sent_at: float, status: int, raw: bytes, retry_after: str) -> tuple[Reply, Next]:
+        """A refusal that may pass. Where others were answered in the meantime, only this request waits."""
+        wait_s = min(float(retry_after), _LONGEST_REST_S) if retry_after.replace(".", "", 1).isdigit() else 0.0
+        if server.answered_at < sent_at:
+            server.rest(wait_s)
+            wait_s = 0.0
+        kind: ErrorKind = "rate_limit" if status == 429 else "server"  # noqa: PLR2004
+        error = ReplyError(kind, f"HTTP {status}: {self._safe(refusal(raw))[:500]}", after_s=wait_s)
+        return Reply(error=error), "busy" if status in _BUSY else "again"
+
+    def _refused(self, server: Server, sent: bytes, status: int, raw: bytes) -> tuple[Reply, Next]:
         said = self._safe(refusal(raw))[:500]
         if status in {401, 403}:
             hint = f"set {self._options.key_env}" if not self._key else f"check the key in {self._options.key_env}"
@@ -271,26 +276,25 @@ class EndpointModel:
         if status == 404:  # noqa: PLR2004
             what = f"{server.place} does not know the model '{self._options.model}', or the path: {said}"
             return Reply(error=ReplyError("refused", what, fatal=True)), "settled"
-        if status in _BUSY | _AGAIN:
-            if retry_after.replace(".", "", 1).isdigit():
-                server.rest(min(float(retry_after), _LONGEST_REST_S))
-            kind: ErrorKind = "rate_limit" if status == 429 else "server"  # noqa: PLR2004
-            return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), "busy" if status in _BUSY else "again"
         if b'"response_format"' in sent and any(word in said for word in ("response_format", "json_schema")):
             self._structured = False  # from now on the schema stands in the prompt
             return Reply(error=ReplyError("refused", said)), "at once"
-        kind = "context" if "context" in said and ("length" in said or "exceed" in said) else "refused"
+        kind: ErrorKind = "context" if "context" in said and ("length" in said or "exceed" in said) else "refused"
         return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), "settled"
 
-    def _parsed(self, raw: bytes, *, plain: bool) -> Reply:
+    def _parsed(self, raw: bytes, *, plain: bool) -> tuple[Reply, Next]:
         if len(raw) > _LONGEST_REPLY:
-            return Reply(error=ReplyError("refused", f"the reply is longer than {_LONGEST_REPLY >> 20} MB"))
+            return Reply(error=ReplyError("refused", f"the reply is longer than {_LONGEST_REPLY >> 20} MB")), "settled"
         try:
-            return completion(raw, plain=plain)
-        except ValueError:
+            return completion(raw, plain=plain), "settled"
+        except ValueError:  # a body cut short by something between, or a gateway's page
             what = self._safe(f"the server's answer is no completion: {raw[:2000]!r}")[:300]
-            return Reply(error=ReplyError("server", what))
+            return Reply(error=ReplyError("server", what)), "again"
 
     def _safe(self, text: str) -> str:
         """A text without the key: some servers repeat it."""
         return text.replace(self._key, "***") if self._key else text
+
+
+def _asked_to_wait_s(reply: Reply) -> float:
+    return reply.error.after_s if reply.error else 0.0

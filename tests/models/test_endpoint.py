@@ -163,6 +163,32 @@ def test_bursts_of_refusals_with_a_time_to_come_again_lose_no_row(
     assert run.errors().num_rows == 0
 
 
+def test_a_refusal_of_one_row_holds_up_no_other(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:
+    good, refused = server.answer, []
+
+    def once(number: int, body: dict[str, Any]) -> Any:
+        if body["messages"][-1]["content"] == "row 100" and not refused:
+            refused.append(time.monotonic())
+            return answer(status=429, headers={"Retry-After": "1"})
+        return good(number, body)
+
+    server.answer, server.delay_s = once, 0.005
+    run = ask(pa.table({"t": [f"row {i}" for i in range(300)]}), concurrency=8)
+    assert run.errors().num_rows == 0
+    again = server.times[-1]  # the row that was refused comes back last
+    assert again - refused[0] >= 0.9, "as late as it was asked to"
+    assert sum(stamp > refused[0] for stamp in server.times[:-1]) > 100, "the others were asked in the meantime"
+
+
+@pytest.mark.parametrize("raw", [b'{"choices": [{"mess', b"<html>a gateway</html>", b""])
+def test_an_answer_that_is_no_completion_is_asked_for_again(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, raw: bytes
+) -> None:
+    server.answer = first(2, answer(raw=raw), server.answer)
+    assert ask(ROWS.slice(0, 2)).errors().num_rows == 0
+    assert len(server.bodies) == 4
+
+
 def test_a_server_that_goes_away_and_comes_back_loses_no_row(ask: Callable[..., gdo.Run], server: Any) -> None:
     server.delay_s = 0.01
     threading.Timer(0.3, server.leave, [1.0]).start()
