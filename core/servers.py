@@ -92,10 +92,13 @@ class Watch:
         self._timeout_s = timeout_s
         self._due: dict[asyncio.Task[Any], float] = {}
         self._watching: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def begin(self) -> "asyncio.Task[Any]":
         """The call of this task begins; `end` must follow."""
-        task = asyncio.current_task()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()  # once: each time it asks the operating system who we are
+        task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 (calls are made in tasks)
         self._due[task] = time.monotonic() + self._timeout_s
         if self._watching is None:
