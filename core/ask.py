@@ -7,12 +7,12 @@ type where the model can, parsed, checked, asked again with the fault named, and
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gdo import score
+from gdo.answers import NOTHING, Answers, Outcome, answers, joined
 from gdo.caller import Caller
 from gdo.distinct import Distinct
 from gdo.errors import RunFailed
@@ -28,7 +28,9 @@ from gdo.template import TemplateFault
 ROW = "__row__"
 """The hidden column that carries each row's number through a pipeline; never in a sink."""
 
-Values = dict[str, object]
+
+Memos = dict[tuple[str, float, bytes], Memo[Outcome]]
+"""What a step was answered in other batches: by model, temperature and prompt, then by text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,51 +42,23 @@ class Policy:
     sampling: Sampling = field(default_factory=Sampling)
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What a batch was answered, row for row.
-
-    `record` is a struct column of the output's fields, null where there is no answer; `failed` marks the rows whose
-    call or reply failed (a row whose inputs are all null is null and not failed); `confidence` is null where the
-    model gives no log-probabilities.
-    """
-
-    record: pa.StructArray
-    failed: pa.BooleanArray
-    confidence: pa.DoubleArray
-
-    def column(self, name: str) -> pa.Array:
-        """One field as a column, null where there is no answer."""
-        return pc.struct_field(self.record, name)
-
-
-class Outcome(NamedTuple):
-    """What one distinct prompt came to: values, a failure, or neither where there was nothing to ask."""
-
-    values: Values | None = None
-    failure: Failure | None = None
-    confidence: float | None = None
-
-
-NOTHING = Outcome()
-
-
 class Ask:
-    """Asks a model for one step and one batch; `failed_rows` collects the numbers of the rows without an answer.
-
-    `memos` holds what the step was answered in other batches, by prompt.
-    """
+    """Asks a model for one step and one batch; `failed_rows` collects the numbers of the rows without an answer."""
 
     def __init__(
         self,
         step: str,
-        caller: Callable[[], Caller],
+        model: str,
+        caller: Callable[[str], Caller],
         ledger: Ledger,
         policy: Policy,
-        memos: dict[bytes, Memo[Outcome]] | None = None,
+        memos: Memos | None = None,
     ) -> None:
         self.step = step
+        self.model = model
         self.failed_rows: set[int] = set()
+        self.voice = ""
+        """Who asks, where several do for one step."""
         self._find_caller = caller
         self._ledger = ledger
         self._policy = policy
@@ -92,7 +66,16 @@ class Ask:
 
     @property
     def _caller(self) -> Caller:
-        return self._find_caller()
+        return self._find_caller(self.model)
+
+    def by(self, voice: str, model: str | None, temperature: float | None = None) -> "Ask":
+        """What asks for the same step by another model; which rows it fails is its own affair, told under its name."""
+        policy = self._policy
+        if temperature is not None:
+            policy = replace(policy, sampling=replace(policy.sampling, temperature=temperature))
+        other = Ask(self.step, model or self.model, self._find_caller, self._ledger, policy, self._memos)
+        other.voice = voice
+        return other
 
     def __call__(self, udp: Udp, batch: pa.RecordBatch) -> Answers:
         """Ask a prompt for each row of a batch.
@@ -117,10 +100,12 @@ class Ask:
         known |= answered
         outcomes = [known[text] if isinstance(text, str) and text else _unasked(udp, text) for text in rendered]
         self._note(batch, distinct, outcomes)
-        return _answers(udp.output, distinct, outcomes)
+        return answers(udp.output, distinct, outcomes)
 
     def fail(self, row: int, failure: Failure) -> None:
         """Note that a row could not be answered, for operators whose faults come from elsewhere than a model."""
+        if self.voice:
+            failure = replace(failure, detail=f"{self.voice}: {failure.detail}")
         if self._policy.on_error == "fail":
             error = RunFailed(f"step '{self.step}', row {row}: {failure.reason}: {failure.detail}")
             if failure.attempts:
@@ -155,7 +140,7 @@ class Ask:
         parts = [self._scored(udp.narrowed([name]), texts) for name in scored]
         if written:
             parts.append(self._written(udp if not scored else udp.narrowed(written), texts))
-        return parts[0] if len(parts) == 1 else [_joined(outcomes) for outcomes in zip(*parts, strict=True)]
+        return parts[0] if len(parts) == 1 else [joined(outcomes) for outcomes in zip(*parts, strict=True)]
 
     def _scored(self, udp: Udp, texts: Sequence[str]) -> list[Outcome]:
         only = udp.output.fields[0]
@@ -188,7 +173,8 @@ class Ask:
             yield Request(head, udp.body(text, "plain"), sampling, candidates=options)
 
     def _memo(self, udp: Udp) -> Memo[Outcome]:
-        return self._memos.setdefault(udp.head("chat").digest, Memo())
+        sampling = self._policy.sampling
+        return self._memos.setdefault((self.model, sampling.temperature, udp.head("chat").digest), Memo())
 
     def _written(self, udp: Udp, texts: Sequence[str]) -> list[Outcome]:
         outcomes: list[Outcome] = [NOTHING] * len(texts)
@@ -269,30 +255,3 @@ def _renderable(udp: Udp, rows: Sequence[tuple[str, Mapping[str, object]]]) -> I
 def _refusal(request: Request, reply: Reply, attempt: int) -> Failure:
     assert reply.error is not None  # noqa: S101 (told by the caller)
     return Failure(reply.error.kind, reply.error.message, request.text(), reply.text, attempt)
-
-
-def _joined(parts: Sequence[Outcome]) -> Outcome:
-    if len(parts) == 1:
-        return parts[0]
-    for part in parts:
-        if part.failure is not None:
-            return part
-    values: Values = {}
-    for part in parts:
-        values |= part.values or {}
-    return Outcome(values)
-
-
-def _answers(output: Record, distinct: Distinct, outcomes: Sequence[Outcome]) -> Answers:
-    values = [outcome.values for outcome in outcomes]
-    columns = [
-        pa.array([None if value is None else value[part.name] for value in values], part.type.arrow())
-        for part in output.fields
-    ]
-    missing = pa.array([value is None for value in values], pa.bool_())
-    record = pa.StructArray.from_arrays(columns, fields=list(output.arrow()), mask=missing)
-    return Answers(
-        record=distinct.spread(record),
-        failed=distinct.spread(pa.array([outcome.failure is not None for outcome in outcomes], pa.bool_())),
-        confidence=distinct.spread(pa.array([outcome.confidence for outcome in outcomes], pa.float64())),
-    )

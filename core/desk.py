@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from gdo.ask import Ask, Outcome, Policy
+from gdo.ask import Ask, Memos, Policy
 from gdo.backend import Backend, resolve
 from gdo.cache import Cache
 from gdo.caller import Caller, Disk
 from gdo.errors import Stopped
 from gdo.ledger import Ledger
-from gdo.memo import Memo
 from gdo.model import Sampling
 from gdo.op import Operator
 from gdo.plan import model_name
@@ -35,7 +34,7 @@ class Desk:
         self._tell = tell
         self._callers: dict[str, Caller] = {}
         self._disk = Disk(cache)
-        self._memos: dict[str, dict[bytes, Memo[Outcome]]] = {}
+        self._memos: dict[str, Memos] = {}
         self._lock = threading.Lock()
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gdo-calls", daemon=True)
@@ -67,7 +66,7 @@ class Desk:
     def asking(self, step: str, model: str, policy: Policy) -> Ask:
         """What asks a model by a policy; the model is not looked at before the first prompt."""
         memos = self._memos.setdefault(step, {})
-        return Ask(step, lambda: self.caller(model), self.ledger, policy, memos)
+        return Ask(step, model, self.caller, self.ledger, policy, memos)
 
     def caller(self, name: str) -> Caller:
         """The one caller of a model.

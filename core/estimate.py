@@ -1,17 +1,17 @@
 """What a run would take: calls, prompt tokens and cost of each step, without a call."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import duckdb
 
 from gdo.ask import split_fields
-from gdo.backend import Backend, Price, resolve
+from gdo.backend import DEFAULT_MODEL, Backend, Price, resolve
 from gdo.database import column_list, condition_columns, connect
 from gdo.model import Model
 from gdo.op import Rows, Scope
-from gdo.plan import Node, Plan, SourceNode, model_name, source_rows
+from gdo.plan import Node, Plan, SourceNode, source_rows
 from gdo.prompt import Udp
 from gdo.score import calibration_rows
 
@@ -47,12 +47,16 @@ def estimate(plan: Plan) -> list[Estimate]:
     """
     with connect() as connection:
         steps = list(_Flow(plan, connection).estimates())
-    costs = [step.cost for step in steps if step.cost is not None]
-    total = Estimate(
-        "total", sum(step.calls for step in steps), sum(step.prompt_tokens for step in steps),
-        sum(costs) if costs else None, all(step.exact for step in steps),
+    return [*steps, _together("total", steps)]
+
+
+def _together(name: str, parts: Sequence[Estimate]) -> Estimate:
+    """What several steps, or the voters of one, take together; the cost of those that have a price."""
+    costs = [part.cost for part in parts if part.cost is not None]
+    return Estimate(
+        name, sum(part.calls for part in parts), sum(part.prompt_tokens for part in parts),
+        sum(costs) if costs else None, all(part.exact for part in parts),
     )  # fmt: skip
-    return [*steps, total]
 
 
 class _Flow:
@@ -71,9 +75,9 @@ class _Flow:
         for node in self.plan.nodes:
             if node.input not in self.views:
                 continue
-            udp = getattr(node.op, "compiled", None)
-            if isinstance(udp, Udp):
-                yield self._asked(node, udp)
+            asked = [self._asked(node, udp, model) for udp, model in node.op.prompts()]
+            if asked:
+                yield _together(node.id, asked)
             self._after(node)
 
     def _view(self, name: str, query: str, known: frozenset[str], *, exact: bool) -> None:
@@ -88,7 +92,7 @@ class _Flow:
         limit = "" if source.limit is None else f" LIMIT {source.limit}"
         self._view(source.id, f"SELECT * FROM ({query}\n){limit}", frozenset(source.schema.names), exact=True)
 
-    def _asked(self, node: Node, udp: Udp) -> Estimate:
+    def _asked(self, node: Node, udp: Udp, model: str | None) -> Estimate:
         known, rows = self.known[node.input], self.views[node.input]
         before, exact = self.plan.schema(node.input), self.exact[node.input]
         condition = "true"
@@ -108,10 +112,10 @@ class _Flow:
         calls = calls if counted else min(calls, 1)
         lengths = " + ".join(f"coalesce(length(CAST({column_list([name])} AS VARCHAR)), 0)" for name in shown)
         characters = self._number(f"SELECT sum({lengths or 0}) FROM (SELECT {'*' if grouped else distinct} {chosen})")
-        return self._told(node, udp, calls, characters, exact=exact)
+        return self._told(node, udp, model, calls, characters, exact=exact)
 
-    def _told(self, node: Node, udp: Udp, rows: int, characters: int, *, exact: bool) -> Estimate:
-        backend = resolve(model_name(node.op), dict(self.plan.models))
+    def _told(self, node: Node, udp: Udp, name: str | None, rows: int, characters: int, *, exact: bool) -> Estimate:
+        backend = resolve(name or DEFAULT_MODEL, dict(self.plan.models))
         model: Model = backend.build(self.plan.folder)
         scored, written = split_fields(udp, model)
         parts = len(scored) + bool(written)

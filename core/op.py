@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gdo.ask import ROW, Ask
 from gdo.document import Document, Loc
 from gdo.errors import Finding, nearest
+from gdo.prompt import Udp
 from gdo.schema import Record
 
 
@@ -43,6 +44,15 @@ class Site:
     document: Document
     loc: Loc
     folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a step learned from the rows: some lines for the end of the run, and a file for its folder."""
+
+    told: tuple[str, ...] = ()
+    file: str = ""
+    """JSON; nothing is written where it is empty."""
 
 
 class Operator(BaseModel):
@@ -90,6 +100,18 @@ class Operator(BaseModel):
     def group_by(self) -> tuple[str, ...]:
         """For scope GROUP: the columns whose equal values make a group; none means that all rows are one group."""
         return ()
+
+    def models_asked(self) -> Mapping[Loc, str | None]:
+        """The models that it asks, by the key that names each; None is the default model."""
+        return {("model",): self.model} if self.asks else {}
+
+    def prompts(self) -> Sequence[tuple[Udp, str | None]]:
+        """What it asks for each row, and of which model."""
+        return ()
+
+    def stages(self) -> Sequence["Operator"]:
+        """The operators that do its work one after the other: itself, unless it must ask before it learns."""
+        return (self,)
 
     def prepare(self, site: Site) -> list[Finding]:
         """Compile what the YAML holds (templates, examples, files); all faults at once."""
@@ -171,6 +193,10 @@ class Operator(BaseModel):
     def fit(self, summary: pa.Table) -> pa.Table:
         """FIT: the state that all summaries together give."""
         raise TypeError(f"{self.kind} does not learn")
+
+    def learned(self, state: pa.Table) -> Learned:
+        """FIT: the state for a reader, and for the run's folder."""
+        return Learned()
 
     def summary(self) -> str:
         """The step in one line of a plan."""

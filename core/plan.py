@@ -99,15 +99,26 @@ def make_plan(pipeline: Pipeline) -> Plan:
     for step in pipeline.steps:
         schema = schemas.get(step.input)
         faults += _model_faults(pipeline, step)
-        schemas[step.id] = out = _flow(pipeline, step, schema, faults) if schema is not None else None
-        if out is not None and not pipeline.faults:
-            nodes.append(Node(step.id, step.op, step.input, out))
+        before = step.input
+        for stage in _stages(step):
+            schema = _flow(pipeline, stage, schema, faults) if schema is not None else None
+            if schema is not None and not pipeline.faults:
+                nodes.append(Node(stage.id, stage.op, before, schema))
+            before = stage.id
+        schemas[step.id] = schema
     if faults or pipeline.faults:
         hide = pipeline.document.hide
         told = (Finding(f.where, hide(f.what), hide(f.hint)) for f in (*pipeline.faults, *faults))
         raise Faults(in_order(told))
     sinks = tuple(SinkNode(name, sink) for name, sink in pipeline.sinks)
     return Plan(pipeline.name, pipeline.folder, tuple(sources), tuple(nodes), sinks, pipeline.models)
+
+
+def _stages(step: Step) -> Iterator[Step]:
+    """A step as the operators that do its work; the last one bears its name."""
+    stages = step.op.stages()
+    for i, op in enumerate(stages, 1):
+        yield replace(step, op=op, id=step.id if i == len(stages) else f"{step.id}.{op.kind}")
 
 
 def _source_schema(
@@ -174,16 +185,17 @@ def _common(kind: pa.DataType) -> pa.DataType:
 
 
 def _model_faults(pipeline: Pipeline, step: Step) -> Iterator[Finding]:
-    if not step.op.asks or step.op.model in pipeline.broken_models:
-        return
-    where = pipeline.document.where((*step.loc, "model"))
-    try:
-        fault = resolve(step.op.model or DEFAULT_MODEL, dict(pipeline.models)).fault(pipeline.folder)
-    except Faults as error:
-        yield from placed(error, where)
-    else:
-        if fault:
-            yield Finding(where, fault)
+    for key, word in step.op.models_asked().items():
+        if word in pipeline.broken_models:
+            continue
+        where = pipeline.document.where((*step.loc, *key))
+        try:
+            fault = resolve(word or DEFAULT_MODEL, dict(pipeline.models)).fault(pipeline.folder)
+        except Faults as error:
+            yield from placed(error, where)
+        else:
+            if fault:
+                yield Finding(where, fault)
 
 
 def _flow(pipeline: Pipeline, step: Step, schema: pa.Schema, faults: list[Finding]) -> pa.Schema | None:

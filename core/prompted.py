@@ -23,6 +23,10 @@ class Compiled(Operator):
         assert self._udp is not None, "prepare() comes first"  # noqa: S101
         return self._udp
 
+    def prompts(self) -> Sequence[tuple[Udp, str | None]]:
+        """The one prompt, and the step's model."""
+        return ((self.compiled, self.model),)
+
     def reads(self, columns: Iterable[str]) -> frozenset[str]:
         """The columns of the template."""
         return self.compiled.columns

@@ -1,0 +1,72 @@
+"""What a batch was answered: one outcome a distinct prompt, and the columns that they make."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gdo.distinct import Distinct
+from gdo.ledger import Failure
+from gdo.schema import Record
+
+Values = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a batch was answered, row for row.
+
+    `record` is a struct column of the output's fields, null where there is no answer; `failed` marks the rows whose
+    call or reply failed (a row whose inputs are all null is null and not failed); `confidence` is null where the
+    model gives no log-probabilities.
+    """
+
+    record: pa.StructArray
+    failed: pa.BooleanArray
+    confidence: pa.DoubleArray
+
+    def column(self, name: str) -> pa.Array:
+        """One field as a column, null where there is no answer."""
+        return pc.struct_field(self.record, name)
+
+
+class Outcome(NamedTuple):
+    """What one distinct prompt came to: values, a failure, or neither where there was nothing to ask."""
+
+    values: Values | None = None
+    failure: Failure | None = None
+    confidence: float | None = None
+
+
+NOTHING = Outcome()
+
+
+def joined(parts: Sequence[Outcome]) -> Outcome:
+    """The outcome of parts of a record that were asked one by one."""
+    if len(parts) == 1:
+        return parts[0]
+    for part in parts:
+        if part.failure is not None:
+            return part
+    values: Values = {}
+    for part in parts:
+        values |= part.values or {}
+    return Outcome(values)
+
+
+def answers(output: Record, distinct: Distinct, outcomes: Sequence[Outcome]) -> Answers:
+    """The columns of the outcomes, row for row."""
+    values = [outcome.values for outcome in outcomes]
+    columns = [
+        pa.array([None if value is None else value[part.name] for value in values], part.type.arrow())
+        for part in output.fields
+    ]
+    missing = pa.array([value is None for value in values], pa.bool_())
+    record = pa.StructArray.from_arrays(columns, fields=list(output.arrow()), mask=missing)
+    return Answers(
+        record=distinct.spread(record),
+        failed=distinct.spread(pa.array([outcome.failure is not None for outcome in outcomes], pa.bool_())),
+        confidence=distinct.spread(pa.array([outcome.confidence for outcome in outcomes], pa.float64())),
+    )
