@@ -1,0 +1,175 @@
+"""Votes as codes in columns, and their patterns counted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+NOTHING = "\0"
+"""Stands for the answer 'there is no value' while votes are coded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """What voters said of items: a row an item, or a pattern that `count` items share.
+
+    `codes` has a column a voter, null where it did not vote. Among closed labels a code is the label's place, and
+    `len(labels)` the answer 'no value'. Of open values it is the first voter of the row that said the same.
+    """
+
+    voters: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    codes: tuple[pa.Int32Array, ...]
+    count: pa.Int64Array
+    nothing: pa.Int32Array
+    """The code of 'no value'; null where nobody said so."""
+    lengths: tuple[pa.Int32Array, ...]
+    """Characters of each voter's value; null where that is not needed."""
+    gold: pa.Int32Array
+    """The code of the right answer, -1 where no voter gave it; null where it is not known."""
+
+    @property
+    def classes(self) -> int:
+        """How many codes there may be."""
+        return len(self.voters) if self.labels is None else len(self.labels) + 1
+
+    @property
+    def answers(self) -> int:
+        """L of the formulas: among how many answers a voter chooses."""
+        return len(self.voters) + 1 if self.labels is None else len(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    def filter(self, mask: pa.BooleanArray) -> "Votes":
+        """Some of the rows."""
+        return self.take(pc.indices_nonzero(mask))
+
+    def take(self, places: pa.Array) -> "Votes":
+        """Rows by their places."""
+        return replace(
+            self,
+            codes=tuple(column.take(places) for column in self.codes),
+            count=self.count.take(places),
+            nothing=self.nothing.take(places),
+            lengths=tuple(column.take(places) for column in self.lengths),
+            gold=self.gold.take(places),
+        )
+
+    def with_gold(self) -> "Votes":
+        """The rows whose right answer is known, one an item, in an order that the order of rows does not change."""
+        known = self.filter(pc.is_valid(self.gold))
+        known = from_summary(summarise(known), self.voters, self.labels)
+        places = [place for place, count in enumerate(known.count.to_pylist()) for _ in range(count)]
+        spread = known.take(pa.array(places, pa.int64()))
+        return replace(spread, count=pa.array([1] * len(places), pa.int64()))
+
+
+def votes_of(
+    values: Sequence[pa.StringArray],
+    voted: Sequence[pa.BooleanArray],
+    voters: tuple[str, ...],
+    labels: tuple[str, ...] | None,
+    *,
+    gold: pa.Array | None = None,
+    known: pa.BooleanArray | None = None,
+) -> Votes:
+    """Code votes that are texts; where a voter voted, null is the answer 'no value'.
+
+    A text outside closed labels counts as missing. `gold` is a text, or a list of texts any of which is right (null or
+    an empty list: 'no value' is right), where `known` says that the right answer is known.
+    """
+    rows = len(values[0])
+    said = [pc.if_else(there, pc.fill_null(one, NOTHING), None) for one, there in zip(values, voted, strict=True)]
+    codes = _open_codes(said) if labels is None else _closed_codes(said, labels)
+    nothing = pa.nulls(rows, pa.int32())
+    for one, code in zip(said, codes, strict=True):
+        nothing = pc.coalesce(nothing, pc.if_else(pc.equal(one, NOTHING), code, None))
+    if labels is None:
+        lengths = [pc.if_else(pc.equal(one, NOTHING), 0, pc.utf8_length(one)) for one in said]
+    else:
+        lengths = [pa.nulls(rows, pa.int32())] * len(said)
+    right = pa.nulls(rows, pa.int32())
+    if gold is not None and known is not None:
+        right = _gold_codes(said, codes, labels, gold, known)
+    return Votes(voters, labels, tuple(codes), pa.array([1] * rows, pa.int64()), nothing, tuple(lengths), right)
+
+
+def _closed_codes(said: Sequence[pa.StringArray], labels: tuple[str, ...]) -> list[pa.Int32Array]:
+    words = pa.array([*labels, NOTHING], pa.string())
+    return [pc.index_in(one, value_set=words) for one in said]
+
+
+def _open_codes(said: Sequence[pa.StringArray]) -> list[pa.Int32Array]:
+    codes = []
+    for i, one in enumerate(said):
+        code = pc.if_else(pc.is_valid(one), pa.scalar(i, pa.int32()), None)
+        for j in range(i - 1, -1, -1):
+            same = pc.fill_null(pc.equal(one, said[j]), False)
+            code = pc.if_else(same, pa.scalar(j, pa.int32()), code)
+        codes.append(code)
+    return codes
+
+
+def _gold_codes(
+    said: Sequence[pa.StringArray],
+    codes: Sequence[pa.Int32Array],
+    labels: tuple[str, ...] | None,
+    gold: pa.Array,
+    known: pa.BooleanArray,
+) -> pa.Int32Array:
+    places = pc.indices_nonzero(known)
+    closed = {word: i for i, word in enumerate([*labels, NOTHING])} if labels is not None else None
+    right: list[int | None] = [None] * len(known)
+    texts = [one.take(places).to_pylist() for one in said]
+    coded = [one.take(places).to_pylist() for one in codes]
+    for row, (place, answer) in enumerate(zip(places.to_pylist(), gold.take(places).to_pylist(), strict=True)):
+        among = {NOTHING} if answer in (None, []) else set(answer) if isinstance(answer, list) else {answer}
+        given = [
+            code[row] for text, code in zip(texts, coded, strict=True) if text[row] in among and code[row] is not None
+        ]
+        outside = -1 if closed is None else next((closed[word] for word in sorted(among) if word in closed), -1)
+        right[place] = given[0] if given else outside
+    return pa.array(right, pa.int32())
+
+
+def summarise(votes: Votes) -> pa.Table:
+    """The patterns of votes, counted; concatenated summaries of parts are a summary of the whole.
+
+    Lengths are kept where the right answer is known, for that is where they are learned from.
+    """
+    known = pc.is_valid(votes.gold)
+    columns = {f"v{i}": column for i, column in enumerate(votes.codes)}
+    columns |= {f"l{i}": pc.if_else(known, column, None) for i, column in enumerate(votes.lengths)}
+    columns |= {"nothing": votes.nothing, "gold": votes.gold, "count": votes.count}
+    return merged(pa.table(columns))
+
+
+def merged(summary: pa.Table) -> pa.Table:
+    """A summary in which each pattern stands once, in an order of its own."""
+    keys = [name for name in summary.column_names if name != "count"]
+    found = summary.group_by(keys).aggregate([("count", "sum")])
+    found = found.rename_columns([*keys, "count"])
+    return found.sort_by([(name, "ascending") for name in keys])
+
+
+def from_summary(summary: pa.Table, voters: tuple[str, ...], labels: tuple[str, ...] | None) -> Votes:
+    """The patterns of a summary as votes."""
+    whole = merged(summary).combine_chunks()
+
+    def column(name: str, kind: pa.DataType) -> pa.Array:
+        found = whole.column(name)
+        return cast("pa.Array", found.chunk(0) if found.num_chunks else pa.array([], kind)).cast(kind)
+
+    places = range(len(voters))
+    return Votes(
+        voters,
+        labels,
+        tuple(column(f"v{i}", pa.int32()) for i in places),
+        column("count", pa.int64()),
+        column("nothing", pa.int32()),
+        tuple(column(f"l{i}", pa.int32()) for i in places),
+        column("gold", pa.int32()),
+    )
