@@ -50,7 +50,7 @@ def _methods(votes: ByAttribute) -> list[str]:
     return ["single", *(["stack"] if len(first.voters) <= _MANY else []), *learned, WITHOUT, "majority"]
 
 
-def _measured(method: str, votes: ByAttribute, gold: ByAttribute, clip_negative: bool) -> list[Outcome]:  # noqa: FBT001
+def _measured(method: str, votes: ByAttribute, gold: ByAttribute, clip_negative: bool) -> list[Outcome]:
     """The outcomes of the gold rows, attribute by attribute, each in its order."""
     if method not in {"single", "confusion", "stack"}:
         rules = learn(method, votes, gold, clip_negative=clip_negative)

@@ -78,9 +78,7 @@ def _agree(votes: Votes, i: int, j: int) -> float | None:
     return same / given if given else None
 
 
-def _warnings(
-    facts: dict[str, VoterFacts], agreement: tuple[tuple[float | None, ...], ...], total: int
-) -> list[str]:
+def _warnings(facts: dict[str, VoterFacts], agreement: tuple[tuple[float | None, ...], ...], total: int) -> list[str]:
     found = []
     silent = [voter for voter, own in facts.items() if own.missing >= 1.0]
     if len(silent) == len(facts):

@@ -73,7 +73,9 @@ def choice(
     return maximise(likelihood, list(start), list(start), penalty)
 
 
-def maximise(likelihood: Callable[[list[float]], Fit], start: list[float], centre: list[float], penalty: Matrix) -> list[float]:
+def maximise(
+    likelihood: Callable[[list[float]], Fit], start: list[float], centre: list[float], penalty: Matrix
+) -> list[float]:
     """The coefficients of the greatest likelihood less half the penalty on what they are off the centre."""
     beta = start
 

@@ -8,8 +8,6 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from gdo.voting.rules import Rule, Weights
 
-VERSION = 1
-
 
 @dataclass(frozen=True, slots=True)
 class VoterFacts:
@@ -47,6 +45,7 @@ class State:
 
     voters: tuple[str, ...]
     contests: Mapping[str, Contested]
+    notes: tuple[str, ...] = ()
     gdo: Literal["ensemble"] = "ensemble"
     version: Literal[1] = 1
 
@@ -87,6 +86,7 @@ class State:
             if own.why:
                 yield f"  why: {own.why}"
             yield from (f"  warning: {warning}" for warning in own.warnings)
+        yield from (f"warning: {note}" for note in self.notes)
 
     @staticmethod
     def _voter(own: Contested, voter: str) -> str:
