@@ -187,14 +187,7 @@ class _Measurer:
         by_attribute: dict[str, list[float]] = {}
         for name in self.columns if self.table.num_rows else ():
             answers = self.gold.answers[name].take(self.places)
-            right = (
-                [{text} for text in self._texts(answers)]
-                if not pa.types.is_list(answers.type)
-                else [
-                    set(self._texts(pa.array(row, answers.type.value_type))) if row else {None}
-                    for row in answers.to_pylist()
-                ]
-            )
+            right = self._right(answers)
             said = {OURS: name, **self.voters.get(name, {})}
             outcomes = {who: self._outcomes(column, right) for who, column in said.items()}
             for score in _against(name, outcomes):
@@ -207,6 +200,13 @@ class _Measurer:
             for score in _against("all", whole):
                 macro = sum(by_attribute[score.who]) / len(self.columns)
                 yield replace(score, measured=replace(score.measured, macro_f1=macro))
+
+    def _right(self, answers: pa.Array) -> list[set[str | None]]:
+        """What is right in each row: any of a list, 'no value' where the list is empty."""
+        if not pa.types.is_list(answers.type):
+            return [{text} for text in self._texts(answers)]
+        kind = answers.type.value_type
+        return [set(self._texts(pa.array(row or [None], kind))) for row in answers.to_pylist()]
 
     def _texts(self, column: pa.Array | pa.ChunkedArray) -> list[str | None]:
         whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -5,14 +5,15 @@ import pyarrow.compute as pc
 
 from gdo.voting.auto import WITHOUT, choose
 from gdo.voting.rules import BY_GOLD, ByAttribute, Rule, apply, best_single, learn
-from gdo.voting.score import Combined
+from gdo.voting.score import Combined, anybody
 from gdo.voting.state import Contested, State, VoterFacts
 from gdo.voting.votes import Votes
 from gdo.voting.weighted import accuracies
 
 _TWINS = 0.95
-_BEYOND = 0.02
+_BEYOND = 0.05
 _QUORUM = 3
+Agreement = tuple[tuple[float | None, ...], ...]
 
 
 def fit(votes: ByAttribute, method: str, *, clip_negative: bool = False) -> State:
@@ -52,6 +53,7 @@ def combine(state: State, name: str, votes: Votes) -> Combined:
 
 def _contested(votes: Votes, rule: Rule, method: str, why: str) -> Contested:
     """The rule with what is known of its voters; accuracies are against gold, else against what the rule decides."""
+    votes = votes.filter(anybody(votes))  # rows that nobody was asked tell nothing of the voters
     known = votes.gold.null_count < len(votes)
     measured = votes.gold if known else apply(rule, votes).code
     total = pc.sum(votes.count).as_py() or 0
@@ -78,11 +80,11 @@ def _agree(votes: Votes, i: int, j: int) -> float | None:
     return same / given if given else None
 
 
-def _warnings(facts: dict[str, VoterFacts], agreement: tuple[tuple[float | None, ...], ...], total: int) -> list[str]:
+def _warnings(facts: dict[str, VoterFacts], agreement: Agreement, total: int) -> list[str]:
     found = []
     silent = [voter for voter, own in facts.items() if own.missing >= 1.0]
     if len(silent) == len(facts):
-        return ["no voter answered any row"] if total else ["there are no rows"]
+        return ["no voter answered any row"]
     if len(facts) == 1:
         found.append("only one voter: its word is the answer")
     elif len(facts) - len(silent) < _QUORUM:
@@ -93,8 +95,19 @@ def _warnings(facts: dict[str, VoterFacts], agreement: tuple[tuple[float | None,
     for i, one in enumerate(names):
         for j in range(i):
             share = agreement[i][j]
-            sure, other = facts[one].accuracy or 0.0, facts[names[j]].accuracy or 0.0
-            by_being_right = sure * other + (1 - sure) * (1 - other)
-            if share is not None and share >= max(_TWINS, by_being_right + _BEYOND):
+            if share is not None and share >= max(_TWINS, _explained(i, j, facts, agreement) + _BEYOND):
                 found.append(f"'{names[j]}' and '{one}' say the same in {share:.0%}: they count as one voice twice")
     return found
+
+
+def _explained(i: int, j: int, facts: dict[str, VoterFacts], agreement: Agreement) -> float:
+    """How often two voters would say the same if they had nothing in common but being right.
+
+    As often as they agree with the others; where there are no others, as often as both are right or both wrong.
+    """
+    others = [agreement[k][other] for k in (i, j) for other in range(len(facts)) if other not in (i, j)]
+    known = [share for share in others if share is not None]
+    if known:
+        return sum(known) / len(known)
+    sure, other = (list(facts.values())[k].accuracy or 0.0 for k in (i, j))
+    return sure * other + (1 - sure) * (1 - other)
