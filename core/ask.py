@@ -152,7 +152,7 @@ class Ask:
         outcomes = []
         for request, reply in zip(requests, self._caller.replies(self.step, requests), strict=True):
             if reply.error is not None:
-                outcomes.append(Outcome(failure=_refusal(request, reply, 1)))
+                outcomes.append(Outcome(failure=_refusal(request, reply, reply.tries)))
                 continue
             best = score.verdict(labels, reply.scores, offsets or [0.0] * len(labels))
             outcomes.append(Outcome({only.name: only.type.check(best.label)}, None, best.confidence))
@@ -180,13 +180,16 @@ class Ask:
         outcomes: list[Outcome] = [NOTHING] * len(texts)
         places: Sequence[int] = range(len(texts))
         requests = list(self._requests(udp, texts))
+        tried: dict[int, int] = {}
         for attempt in range(1, self._policy.retries + 2):
             again: dict[int, Request] = {}
             replies = self._caller.replies(self.step, requests, attempt)
             for place, request, reply in zip(places, requests, replies, strict=True):
-                outcomes[place] = outcome = self._read(udp, request, reply, attempt)
+                tries = tried.get(place, 0) + reply.tries
+                outcomes[place] = outcome = self._read(udp, request, reply, tries)
                 if outcome.failure and outcome.failure.reason in {"unparsable", "invalid"}:
                     again[place] = self._again(udp, texts[place], request, reply, outcome.failure.detail)
+                    tried[place] = tries
             if not again:
                 break
             places, requests = list(again), list(again.values())

@@ -241,6 +241,7 @@ class Caller:
         usage = reply.usage
         error = reply.error.kind if reply.error else ""
         latency = 0.0 if cached else reply.latency_s
+        attempt += 0 if cached else reply.tries - 1
         return Call(step, self.name, usage.prompt_tokens, usage.completion_tokens, latency, cached, attempt, error)
 
     async def close(self) -> None:

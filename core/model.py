@@ -147,6 +147,8 @@ class Reply(NamedTuple):
     usage: Usage = Usage()
     latency_s: float = 0.0
     error: ReplyError | None = None
+    tries: int = 1
+    """Requests that it took: more than one where a server was busy, failed or broke off."""
 
 
 Done = Callable[[int, Reply], Awaitable[None]]

@@ -5,9 +5,10 @@ where a server answers at once. Here the head of a request is bytes that are mad
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gdo.protocol import read_some
+from gdo.protocol import asked_wait_s, read_some
 
 LONGEST_REPLY = 4 << 20
 _IDLE_S = 15.0
@@ -29,11 +30,12 @@ class Stale(Exception):
 
 
 class Answer(NamedTuple):
-    """What a server said: a status, its body (of one that is too long a little more than `LONGEST_REPLY`), and `Retry-After`."""
+    """What a server said: a status, and its body, of one that is too long a little more than `LONGEST_REPLY`."""
 
     status: int
     raw: bytes
-    retry_after: str = ""
+    wait_s: float = 0.0
+    """How long it wants to be left alone, as far as it says so."""
 
 
 class Wires:
@@ -129,7 +131,7 @@ class Wire:
             return Answer(_DONE, raw)
         if message.code in _MOVED:
             return await self._follow(body)
-        return Answer(message.code, raw, message.headers.get("Retry-After", ""))
+        return _answer(message.code, raw, message.headers)
 
     def _used(self) -> Any:
         """The connection that was used last, if one is still open."""
@@ -144,9 +146,13 @@ class Wire:
         """The answer of the place to which a server sends its clients."""
         async with self._session.post(self._url, data=body) as answer:
             raw = await read_some(answer.content, LONGEST_REPLY)
-            return Answer(answer.status, raw, answer.headers.get("Retry-After", ""))
+            return _answer(answer.status, raw, answer.headers)
 
     def close(self) -> None:
         """Close the connections that wait."""
         for connection, _ in self._idle:
             connection.close()
+
+
+def _answer(status: int, raw: bytes, headers: Mapping[str, str]) -> Answer:
+    return Answer(status, raw, asked_wait_s(headers.get("Retry-After", ""), headers.get("Date", "")))

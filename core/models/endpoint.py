@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,12 +16,15 @@ from gdo.model import Capabilities, Done, ErrorKind, Reply, ReplyError, Request,
 from gdo.protocol import Bodies, completion, refusal
 from gdo.servers import Pace, Server, Servers, Throttle, Watch, backoff_s, checked_urls
 from gdo.window import Window
-from gdo.wire import LONGEST_REPLY, Away, Broken, Stale, Wires
+from gdo.wire import LONGEST_REPLY, Answer, Away, Broken, Stale, Wires
 
 _BUSY = {429, 503, 529}
 _AGAIN = {408, 409, 425, 500, 502, 504}
 _LONGEST_REST_S = 120.0
 _FIRST_S = 10.0
+_DENIALS = 20
+"""Refusals on end that may be about one row each."""
+_UNKNOWN = re.compile(r"(?i)\bmodel\b.*(not found|not exist|unknown|not available)|(no such|unknown|invalid) model")
 
 Next = Literal["settled", "at once", "anew", "busy", "away", "again"]
 """What becomes of a request after a try: it is done, or sent again, at once (over a new connection) or after a wait."""
@@ -86,6 +90,8 @@ class EndpointModel:
         """When the last request that was answered had been sent."""
         self._said = 64.0
         """Tokens of a reply, as they were lately: what a request is taken to use before it is answered."""
+        self._denied = 0
+        """Refusals since somebody was last answered."""
         self._bodies = Bodies(options.model)
 
     @property
@@ -133,10 +139,11 @@ class EndpointModel:
         """One request, until it is answered or there is no more hope."""
         started = time.perf_counter()
         busy_since = 0.0
-        tries = waits = 0
+        sent = tries = waits = 0
         then: Next = "again"
         while True:
             reply, then = await self._turn(request, anew=then == "anew")
+            sent += then != "away"  # that one reached nobody
             if then == "settled" or self._stopping:
                 break  # what was being tried when the run began to end is not tried again
             if then == "at once":
@@ -161,7 +168,7 @@ class EndpointModel:
                 break
             rest_s = 0.0 if self._resting else max(backoff_s(waits), _asked_to_wait_s(reply))
             await self._pause(min(rest_s, since + patience_s - now))
-        return reply._replace(latency_s=time.perf_counter() - started)
+        return reply._replace(latency_s=time.perf_counter() - started, tries=max(sent, 1))
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not beyond the end of the run."""
@@ -209,6 +216,7 @@ class EndpointModel:
         if then == "settled" and reply.error is None:
             self._throttle.answered()
             self._answered_at = sent_at
+            self._denied = 0
             server.answered_at = time.monotonic()
             self._away_since = 0.0
             self._said += (reply.usage.completion_tokens - self._said) / 32
@@ -234,33 +242,43 @@ class EndpointModel:
         if answer.status == 200:  # noqa: PLR2004 (HTTP's word for done)
             return self._parsed(answer.raw, plain=plain)
         if answer.status in _BUSY | _AGAIN:
-            return self._put_off(server, sent_at, answer.status, answer.raw, answer.retry_after)
+            return self._put_off(server, sent_at, answer)
         return self._refused(server, sent, answer.status, answer.raw)
 
-    def _put_off(self, server: Server, sent_at: float, status: int, raw: bytes, retry_after: str) -> tuple[Reply, Next]:
+    def _put_off(self, server: Server, sent_at: float, answer: Answer) -> tuple[Reply, Next]:
         """A refusal that may pass. Where others were answered in the meantime, only this request waits."""
-        wait_s = min(float(retry_after), _LONGEST_REST_S) if retry_after.replace(".", "", 1).isdigit() else 0.0
+        wait_s = min(answer.wait_s, _LONGEST_REST_S)
         if server.answered_at < sent_at:
             server.rest(wait_s)
             wait_s = 0.0
-        kind: ErrorKind = "rate_limit" if status == 429 else "server"  # noqa: PLR2004
-        error = ReplyError(kind, f"HTTP {status}: {self._safe(refusal(raw))[:500]}", after_s=wait_s)
-        return Reply(error=error), "busy" if status in _BUSY else "again"
+        kind: ErrorKind = "rate_limit" if answer.status == 429 else "server"  # noqa: PLR2004
+        error = ReplyError(kind, f"HTTP {answer.status}: {self._safe(refusal(answer.raw))[:500]}", after_s=wait_s)
+        return Reply(error=error), "busy" if answer.status in _BUSY else "again"
 
     def _refused(self, server: Server, sent: bytes, status: int, raw: bytes) -> tuple[Reply, Next]:
         said = self._safe(refusal(raw))[:500]
-        if status in {401, 403}:
-            hint = f"set {self._options.key_env}" if not self._key else f"check the key in {self._options.key_env}"
-            what = f"{server.place} refuses the key: {said} ({hint})"
-            return Reply(error=ReplyError("refused", what, fatal=True)), "settled"
-        if status == 404:  # noqa: PLR2004
-            what = f"{server.place} does not know the model '{self._options.model}', or the path: {said}"
-            return Reply(error=ReplyError("refused", what, fatal=True)), "settled"
+        what = self._refuses_all(status, said)
+        if what:
+            return Reply(error=ReplyError("refused", f"{server.place} {what}", fatal=True)), "settled"
         if b'"response_format"' in sent and any(word in said for word in ("response_format", "json_schema")):
             self._structured = False  # from now on the schema stands in the prompt
             return Reply(error=ReplyError("refused", said)), "at once"
         kind: ErrorKind = "context" if "context" in said and ("length" in said or "exceed" in said) else "refused"
         return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), "settled"
+
+    def _refuses_all(self, status: int, said: str) -> str:
+        """Why a server will answer no request at all; nothing where it may be about this one."""
+        named = rf"(?<![\w-]){re.escape(self._options.model)}(?![\w-])" if self._options.model else "$^"
+        unknown = status == 404 or (re.search(named, said) and _UNKNOWN.search(said))  # noqa: PLR2004
+        if status not in {401, 403} and not unknown:
+            return ""
+        self._denied += 1
+        if status != 401 and self._answered_at and self._denied <= _DENIALS:  # noqa: PLR2004
+            return ""  # others were answered, so one row may be forbidden on its own; not so many on end
+        if unknown:
+            return f"does not know the model '{self._options.model}', or the path: {said}"
+        hint = f"set {self._options.key_env}" if not self._key else f"check the key in {self._options.key_env}"
+        return f"refuses the key: {said} ({hint})"
 
     def _parsed(self, raw: bytes, *, plain: bool) -> tuple[Reply, Next]:
         if len(raw) > LONGEST_REPLY:

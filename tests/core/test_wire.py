@@ -111,7 +111,7 @@ def test_an_answer_without_a_body_is_one(said):
 
 def test_a_refusal_says_when_to_come_again():
     said = b"HTTP/1.1 429 Too Many\r\nretry-after: 7\r\nContent-Length: 4\r\n\r\nbusy"
-    assert ask(Raw(said)) == [Answer(429, b"busy", "7")]
+    assert ask(Raw(said)) == [Answer(429, b"busy", 7.0)]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_server_that_sends_its_clients_elsewhere_is_followed():
 def test_where_nobody_listens_that_is_told():
     async def work():
         wires = Wires("", 5.0)
-        with pytest.raises(Away, match="^cannot connect: "):
+        with pytest.raises(Away, match=r"^cannot connect: "):
             await wires.to("http://127.0.0.1:9/v1").post(b"{}")
         await wires.close()
 

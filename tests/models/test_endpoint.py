@@ -1,5 +1,7 @@
 """`backend: endpoint` against a real server on the loopback address."""
 
+import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -163,6 +165,45 @@ def test_bursts_of_refusals_with_a_time_to_come_again_lose_no_row(
     assert run.errors().num_rows == 0
 
 
+def test_a_moment_to_come_again_is_kept_by_the_clock_of_the_server(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any
+) -> None:
+    """Which may go wrong by years."""
+    headers = {"Retry-After": "Wed, 21 Oct 2015 07:28:02 GMT", "Date": "Wed, 21 Oct 2015 07:28:01 GMT"}
+    server.answer = first(1, answer(status=429, headers=headers), server.answer)
+    assert ask(ROWS.slice(0, 1)).errors().num_rows == 0
+    assert 0.9 <= server.times[1] - server.times[0] < 10
+
+
+@pytest.mark.parametrize("after", [1, 4])
+def test_a_server_that_closes_its_connections_without_a_word_loses_no_row(write: Write, after: int) -> None:
+    """As one does whose time for idle connections is short: the next request may be on its way already."""
+    said = json.dumps({"choices": [{"message": {"content": '{"a": "x"}'}}]}).encode()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            for _ in range(after):
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+                await writer.drain()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async def work() -> gdo.Run:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        models = {"m": {"backend": "endpoint", "url": url, "model": "tiny", "concurrency": 8}}
+        rows = pa.table({"t": [f"row {i}" for i in range(400)]})
+        run = await asyncio.to_thread(gdo.run, write([STEP], models=models), source=rows)
+        server.close()
+        await server.wait_closed()
+        return run
+
+    assert asyncio.run(work()).errors().num_rows == 0
+
+
 def test_a_refusal_of_one_row_holds_up_no_other(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:
     good, refused = server.answer, []
 
@@ -281,6 +322,61 @@ def test_a_server_that_will_answer_nobody_stops_the_run_at_once(
     assert len(str(caught.value).splitlines()) == 1
     assert caught.value.exit_status == 2
     assert len(server.bodies) <= 8
+
+
+@pytest.mark.parametrize(
+    "said", ["The model `tiny` does not exist", "model 'tiny' not found, try pulling it first", "Unknown model: tiny"]
+)
+def test_a_model_that_the_server_does_not_know_stops_the_run_at_once_whatever_the_status(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, said: str
+) -> None:
+    server.answer = lambda *_: answer(status=400, raw=json.dumps({"error": {"message": said}}).encode())
+    with pytest.raises(gdo.ModelUnready, match="does not know the model 'tiny'"):
+        ask(pa.table({"t": [f"row {i}" for i in range(2000)]}), concurrency=4)
+    assert len(server.bodies) <= 8
+
+
+@pytest.mark.parametrize("status", [403, 404, 410, 413, 451])
+def test_one_row_that_is_forbidden_while_others_are_answered_is_its_own_error(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, status: int
+) -> None:
+    good = server.answer
+    server.answer = lambda n, body: (
+        answer(status=status) if body["messages"][-1]["content"] == "row 77" else good(n, body)
+    )
+    run = ask(pa.table({"t": [f"row {i}" for i in range(200)]}), concurrency=8)
+    assert run.errors().column("row_key").to_pylist() == [77]
+    assert run.table().column("a").null_count == 1
+
+
+def test_a_key_that_is_withdrawn_ends_the_run_when_many_rows_are_forbidden_on_end(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any
+) -> None:
+    good = server.answer
+    server.answer = lambda n, body: answer(status=403) if n >= 50 else good(n, body)
+    with pytest.raises(gdo.RunFailed, match="refuses the key"):
+        ask(pa.table({"t": [f"row {i}" for i in range(2000)]}), concurrency=8)
+    assert len(server.bodies) <= 50 + 20 + 2 * 8
+
+
+def test_the_tables_tell_how_many_requests_a_row_took(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:
+    good, seen = server.answer, dict[str, int]()
+
+    def flaky(number: int, body: dict[str, Any]) -> Any:
+        asked = body["messages"][0]["content"]
+        seen[asked] = seen.get(asked, 0) + 1
+        if asked == "row 1" and seen[asked] <= 2:
+            return answer(status=429)
+        if asked == "row 2":
+            return answer(status=500) if seen[asked] == 1 else answer('{"a": "half')
+        return answer(status=500) if asked == "row 3" else good(number, body)
+
+    server.answer = flaky
+    run = ask(ROWS.slice(0, 5), attempts=3)
+    errors = {error["row_key"]: (error["reason"], error["attempts"]) for error in run.errors().to_pylist()}
+    assert errors == {2: ("unparsable", 3), 3: ("server", 3)}
+    assert seen == {"row 0": 1, "row 1": 3, "row 2": 3, "row 3": 3, "row 4": 1}
+    assert sorted(run.calls().column("attempts").to_pylist()) == [1, 1, 2, 2, 3, 3]  # "row 2" was two calls
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
