@@ -9,7 +9,8 @@ from types import TracebackType
 from gdo.ask import Ask, Memos, Policy
 from gdo.backend import Backend, resolve
 from gdo.cache import Cache
-from gdo.caller import Caller, Disk
+from gdo.caller import Caller
+from gdo.disk import Disk
 from gdo.errors import Stopped
 from gdo.ledger import Ledger
 from gdo.model import Sampling

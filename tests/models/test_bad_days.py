@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -102,19 +103,34 @@ def test_a_run_that_is_killed_at_any_moment_pays_again_for_no_more_than_the_wind
     assert not list(tmp_path.glob(".gdo/runs/*/spill*")), "what dead runs spilled is swept by the next one"
 
 
-def test_two_runs_at_once_share_a_cache_and_both_are_whole(
-    pipeline: Callable[..., Path], server: Any, tmp_path: Path
-) -> None:
+def test_two_runs_at_once_share_a_cache_and_pay_once(pipeline: Callable[..., Path], server: Any, tmp_path: Path) -> None:
     path = pipeline(300)
-    server.delay_s = 0.005
+    server.delay_s = 0.05
     outs = [tmp_path / "one.parquet", tmp_path / "two.parquet"]
     runs = [subprocess.Popen([*GDO, "run", str(path), "--quiet", "--out", str(out)], cwd=tmp_path) for out in outs]
     assert [run.wait(120) for run in runs] == [0, 0]
     for out in outs:
         table = pyarrow.parquet.read_table(out)
         assert table.column("a").to_pylist() == [f"said row {i}" for i in range(300)]
+    assert len(asked(server)) == 300
+    assert sum(asked(server).values()) <= 300 + WINDOW
     again = subprocess.run([*GDO, "run", str(path), "--max-calls", "0"], cwd=tmp_path, check=False)
     assert again.returncode == 0, "all of it is in the cache"
+
+
+def test_a_run_that_waits_for_another_one_goes_on_when_that_is_killed(
+    pipeline: Callable[..., Path], server: Any, tmp_path: Path
+) -> None:
+    path = pipeline(40)
+    server.late = {"row 7": 4.0}
+    first = subprocess.Popen([*GDO, "run", str(path), "--quiet", "--out", "first.parquet"], cwd=tmp_path)
+    until(lambda: len(server.bodies) >= 40)
+    server.late = {}
+    threading.Timer(1.5, lambda: (first.kill(), first.wait())).start()
+    run = gdo.run(path)
+    assert run.table().column("a").to_pylist() == [f"said row {i}" for i in range(40)]
+    assert run.report["map"]["calls"] == 1
+    assert sum(asked(server).values()) == 41
 
 
 LIMITED = """
