@@ -20,8 +20,8 @@ from gdo.errors import BudgetSpent, Faults, Finding, GdoError, Stopped, nearest
 from gdo.ledger import Ledger
 from gdo.optimize import optimize
 from gdo.plan import Plan, make_plan
-from gdo.runfolder import RunFolder
-from gdo.sink import Sink, flat_schema, part_of, suffix
+from gdo.runfolder import RunFolder, leftovers
+from gdo.sink import Sink, flat_schema, parts_of, suffix
 from gdo.spec import Given, load_pipeline, with_sink
 from gdo.spec import Pipeline as Spec
 
@@ -85,12 +85,11 @@ class Run:
 
     def parts(self) -> list[Path]:
         """The files beside its sinks that a run writes before they are whole."""
-        places = [self.plan.folder / sink.sink.path for sink in self.plan.sinks if sink.sink.path]
-        return [part_of(place, self.folder.name) for place in places]
+        return [part for sink in self.plan.sinks for part in parts_of(sink.sink, self.plan.folder, self.folder.name)]
 
     def leftovers(self) -> list[Path]:
         """What a run that is left in the middle leaves behind beside its sinks and in its folder."""
-        return [*self.parts(), *self.folder.glob("spill.*"), *self.folder.glob("*.part"), self.folder / "running"]
+        return [*self.parts(), *leftovers(self.folder)]
 
     @property
     def report(self) -> dict[str, dict[str, object]]:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gdo.ask import ROW
 from gdo.database import column_list, condition_mask, message, quote
@@ -189,24 +190,8 @@ class DuckDBRunner:
         over = f"{partition + ', ' if partition else 'PARTITION BY '}{chosen}"
         group = f"CASE WHEN {chosen} THEN min({quote(ROW)}) OVER ({over}) END AS {quote(GROUP)}"
         query = f"SELECT *, {group} FROM {table} ORDER BY {quote(GROUP)} NULLS LAST, {quote(ROW)}"
-        out = self._ordered(self._work(node), self._whole_groups(self.feed.read(query)))
+        out = self._ordered(self._work(node), whole_groups(self.feed.read(query)))
         return renumbered(out, node.schema, keep=False)
-
-    def _whole_groups(self, batches: Batches) -> Batches:
-        held: list[pa.RecordBatch] = []
-        for batch in batches:
-            held.append(batch)
-            table = pa.Table.from_batches(held)
-            groups = table.column(GROUP)
-            last = groups[len(groups) - 1]
-            cut = len(groups)
-            while cut and last.is_valid and groups[cut - 1].equals(last):  # rows of no group need not wait for others
-                cut -= 1
-            if cut:
-                yield one_batch(table.slice(0, cut).drop_columns([GROUP]))
-            held = table.slice(cut).to_batches()
-        if held:
-            yield one_batch(pa.Table.from_batches(held).drop_columns([GROUP]))
 
     def _fitted(self, node: Node) -> Batches:
         """Learn from all rows, then work on each slice."""
@@ -249,3 +234,28 @@ class DuckDBRunner:
                 raise RunFailed(
                     f"step '{node.id}' got {got.rows_in} rows of the {gave.rows_out} that '{node.input}' gave"
                 )
+
+
+def whole_groups(batches: Batches) -> Batches:
+    """Batches that end where a group ends; each row is copied once, however long its group."""
+    held: list[pa.RecordBatch] = []
+    group: object = None
+    for batch in batches:
+        last = batch.column(GROUP)[-1]
+        # Rows of a group stand together, and rows of none, which need not wait for others, at the end.
+        open_ = pc.sum(pc.equal(batch.column(GROUP), last)).as_py() if last.is_valid else 0
+        cut = batch.num_rows - open_
+        if held and (cut or group != last.as_py()):
+            yield _joined([*held, batch.slice(0, cut)])
+            held = []
+        elif cut:
+            yield _joined([batch.slice(0, cut)])
+        if open_:
+            held.append(batch.slice(cut))
+            group = last.as_py()
+    if held:
+        yield _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return one_batch(pa.Table.from_batches(batches).drop_columns([GROUP]))

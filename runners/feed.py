@@ -11,6 +11,7 @@ from gdo.ask import ROW
 from gdo.database import column_list, connect, literal, look_in, message
 from gdo.errors import Faults, RunFailed
 from gdo.plan import SourceNode
+from gdo.runfolder import remove
 from gdo.runners.base import conform, numbered
 from gdo.tables import Source, source_query
 
@@ -37,8 +38,8 @@ class Feed:
     def close(self) -> None:
         """Let every file go, and remove what was spilled."""
         self._db.close()
-        for left in self._spill.parent.glob(f"{self._spill.name}*"):
-            left.unlink()
+        for left in self._spill.parent.glob(f"{self._spill.stem}.*"):
+            remove(left)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection with a transaction and settings of its own."""
