@@ -5,6 +5,7 @@ reply as JSON. No prompt and no secret is stored.
 """
 
 import contextlib
+import errno
 import sqlite3
 import threading
 import time
@@ -40,6 +41,7 @@ class Cache:
 
     Raises:
         Faults: the file is there but is no cache, or cannot be opened.
+        RunFailed: the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,6 +59,8 @@ class Cache:
             self._reads.execute("SELECT key, origin, reply, created FROM replies LIMIT 1").fetchone()
             self.claims = Claims(self._writes)
         except (sqlite3.DatabaseError, OSError) as error:
+            if getattr(error, "errno", 0) == errno.ENOSPC or any(word in str(error) for word in ("is full", "I/O error")):
+                raise RunFailed(f"{path}: cannot be opened: {error} (free some space and run again)") from None
             hint = "move the file away, or run with --no-cache"
             raise Faults.one(str(path), f"cannot be used as a cache: {error}", hint) from None
 

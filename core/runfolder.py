@@ -83,7 +83,7 @@ class _Log:
                     self._sort()
                 self._beside.replace(self._path)  # a reader of all runs never meets half a table
             except OSError as error:
-                raise RunFailed(f"{self._path}: cannot be written: {error}") from None
+                raise RunFailed(_refused(self._path, error)) from None
 
     def _flush(self) -> None:
         if self._rows:
@@ -92,7 +92,7 @@ class _Log:
             try:
                 self._writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema))
             except OSError as error:
-                raise RunFailed(f"{self._path}: cannot be written: {error}") from None
+                raise RunFailed(_refused(self._path, error)) from None
             self._flushed |= len(self._rows) >= _BUFFER
             self._rows = []
 
@@ -162,16 +162,31 @@ class RunFolder:
         self._calls.add(calls)
 
     def close(self, facts: Mapping[str, object]) -> None:
-        """Finish the tables and write run.json."""
-        self._errors.close()
-        self._calls.close()
+        """Finish the tables and write run.json.
+
+        Raises:
+            RunFailed: the disk refused one of them; the others are there.
+        """
+        with self._running:
+            with contextlib.ExitStack() as last:  # each of them, whatever becomes of the others
+                last.callback(self._write, facts)
+                last.callback(self._calls.close)
+                last.callback(self._errors.close)
+            (self.path / MARKER).unlink(missing_ok=True)
+
+    def _write(self, facts: Mapping[str, object]) -> None:
         whole = {
             "id": self.id, "started": self._began, "seconds": round(time.monotonic() - self._started, 3), **facts
         }  # fmt: skip
         text = orjson.dumps(whole, option=orjson.OPT_INDENT_2, default=str).decode()
-        (self.path / "run.json").write_text(f"{self._hide(text)}\n", encoding="utf-8")
-        (self.path / MARKER).unlink(missing_ok=True)
-        self._running.close()
+        try:
+            (self.path / "run.json").write_text(f"{self._hide(text)}\n", encoding="utf-8")
+        except OSError as error:
+            raise RunFailed(_refused(self.path / "run.json", error)) from None
+
+
+def _refused(path: Path, error: OSError) -> str:
+    return f"{path}: cannot be written: {error} (free some space and run again)"
 
 
 def _mark(folder: Path) -> TextIO:

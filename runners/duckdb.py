@@ -46,7 +46,10 @@ class DuckDBRunner:
         """Write every sink whole, or none of those not yet begun."""
         self.plan = plan
         self._spooled: dict[str, str] = {}
-        self.feed = Feed(self.spill, plan.folder, self._batch_rows)
+        try:
+            self.feed = Feed(self.spill, plan.folder, self._batch_rows)
+        except (duckdb.Error, OSError) as error:
+            raise RunFailed(f"DuckDB: {message(error)}") from None
         self._pool = ThreadPoolExecutor(IN_FLIGHT * 4, thread_name_prefix="gdo-batch")
         writers: list[Writer] = []
         try:

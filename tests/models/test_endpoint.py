@@ -416,6 +416,32 @@ def test_half_a_json_is_asked_again_with_the_fault_named(ask: Callable[..., gdo.
     assert "JSON" in again[0][2]["content"]
 
 
+@pytest.mark.parametrize(
+    ("text", "reason", "detail"),
+    [
+        ('{"n": "many", "b": true}', "invalid", "the field 'n': 'many' is not a number"),
+        ('{"n": 1.5, "b": true}', "invalid", "the field 'n': 1.5 is not a whole number"),
+        ('{"n": 1, "b": [true]}', "invalid", "the field 'b': [True] is not true or false"),
+        ('{"n": 1}', "invalid", "the field 'b' is missing"),
+        ('{"n": null, "b": true}', "invalid", "the field 'n' is null"),
+        ('[1, true]', "invalid", "is not an object with the fields n, b"),
+        ('{"n": 1, "b": tr', "unparsable", "no JSON object"),
+        ("", "unparsable", "the reply is empty"),
+        ("I would rather not.", "unparsable", "no JSON object"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_does_not_fit_is_asked_again_and_then_an_error_of_its_row_alone(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, text: str, reason: str, detail: str
+) -> None:
+    server.answer = lambda _, body: answer(text if "row 3" in json.dumps(body) else '{"n": 1, "b": true}')
+    run = ask(step={**STEP, "output": {"n": "integer", "b": "boolean"}, "retries": 2})
+    assert run.table().column("n").to_pylist() == [None if i == 3 else 1 for i in range(20)]
+    (error,) = run.errors().to_pylist()
+    assert (error["row_key"], error["reason"], error["raw_reply"], error["attempts"]) == (3, reason, text, 3)
+    assert detail in error["detail"]
+    assert len(server.bodies) == 22
+
+
 def test_a_label_outside_the_set_is_asked_again_and_then_an_error(
     ask: Callable[..., gdo.Run], server: Any, answer: Any
 ) -> None:
