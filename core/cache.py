@@ -59,7 +59,9 @@ class Cache:
             self._reads.execute("SELECT key, origin, reply, created FROM replies LIMIT 1").fetchone()
             self.claims = Claims(self._writes)
         except (sqlite3.DatabaseError, OSError) as error:
-            if getattr(error, "errno", 0) == errno.ENOSPC or any(word in str(error) for word in ("is full", "I/O error")):
+            if getattr(error, "errno", 0) == errno.ENOSPC or any(
+                word in str(error) for word in ("is full", "I/O error")
+            ):
                 raise RunFailed(f"{path}: cannot be opened: {error} (free some space and run again)") from None
             hint = "move the file away, or run with --no-cache"
             raise Faults.one(str(path), f"cannot be used as a cache: {error}", hint) from None

@@ -51,8 +51,10 @@ class Caller:
             self.stopping = True
             self.model.stop()
 
-    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1) -> list[Reply]:
+    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1, order: int = 0) -> list[Reply]:
         """The replies in the order of the requests; a request that failed gives a reply with an error.
+
+        Of what is asked at the same time, that of the lowest `order` is sent first.
 
         Not to be called in the event loop's own thread: it waits.
 
@@ -69,7 +71,7 @@ class Caller:
             self._ledger.called([self._call(step, reply, attempt, cached=True) for reply in found.values()])
             missing = {key: request for key, request in mine.items() if key not in found}
             if missing:
-                job = self._send(step, missing, attempt)
+                job = self._send(step, missing, attempt, order)
                 found |= asyncio.run_coroutine_threadsafe(job, self._loop).result()
         except GdoError as error:
             fault = error
@@ -109,11 +111,11 @@ class Caller:
             else:
                 future.set_exception(fault)
 
-    async def _send(self, step: str, missing: Mapping[bytes, Request], attempt: int) -> dict[bytes, Reply]:
+    async def _send(self, step: str, missing: Mapping[bytes, Request], attempt: int, order: int) -> dict[bytes, Reply]:
         await self._start()
         await self._disk.join()
         found: dict[bytes, Reply] = {}
-        elsewhere = await self._ask(step, missing, attempt, found)
+        elsewhere = await self._ask(step, missing, attempt, order, found)
         while elsewhere:
             there = await self._disk.wait(list(elsewhere))
             if self.stopping:
@@ -121,11 +123,11 @@ class Caller:
             self._ledger.called([self._call(step, reply, attempt, cached=True) for reply in there.values()])
             found |= there
             missing = {key: request for key, request in elsewhere.items() if key not in there}
-            elsewhere = await self._ask(step, missing, attempt, found)
+            elsewhere = await self._ask(step, missing, attempt, order, found)
         return found
 
     async def _ask(
-        self, step: str, missing: Mapping[bytes, Request], attempt: int, found: dict[bytes, Reply]
+        self, step: str, missing: Mapping[bytes, Request], attempt: int, order: int, found: dict[bytes, Reply]
     ) -> dict[bytes, Request]:
         """Put the replies into `found`; the requests that another run has sent are left."""
         taken: list[bytes] = []
@@ -161,7 +163,7 @@ class Caller:
 
         keys = list(missing)
         try:
-            await self.model.generate(allowed(), done)
+            await self.model.generate(allowed(), done, order)
         finally:
             self._disk.give_back(taken)
             self._ledger.records.calls(calls)

@@ -6,7 +6,7 @@ read) waits in a DuckDB file in the run folder.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +27,8 @@ from gdo.tables import Source
 
 Out = TypeVar("Out")
 GROUP = "__gdo_group__"
+HELD = 4 * IN_FLIGHT
+"""Batches that are begun and not yet handed on."""
 
 
 class DuckDBRunner:
@@ -216,13 +218,18 @@ class DuckDBRunner:
     # Batches in flight
 
     def _ordered(self, work: Callable[[pa.RecordBatch], Out], batches: Batches) -> Iterator[Out]:
-        """Results in the order of their batches, `IN_FLIGHT` of them under way."""
+        """Results in the order of their batches, `IN_FLIGHT` of them under way.
+
+        Behind a batch that takes long, others are begun as those before them end, up to `HELD` in all.
+        """
         flying: deque[Future[Out]] = deque()
         try:
             for batch in batches:
                 flying.append(self._pool.submit(work, batch))
-                if len(flying) >= IN_FLIGHT:
+                while flying and (flying[0].done() or len(flying) >= HELD):
                     yield flying.popleft().result()
+                while len(under_way := [future for future in flying if not future.done()]) >= IN_FLIGHT:
+                    wait(under_way, return_when=FIRST_COMPLETED)
             while flying:
                 yield flying.popleft().result()
         finally:

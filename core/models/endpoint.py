@@ -121,9 +121,9 @@ class EndpointModel:
             server.chat = self._wires.to(f"{server.url}/chat/completions")
             server.plain = self._wires.to(f"{server.url}/completions")
 
-    async def generate(self, requests: Iterable[Request], done: Done) -> None:
+    async def generate(self, requests: Iterable[Request], done: Done, order: int = 0) -> None:
         """Answer requests, a window of them at a time."""
-        await self._window.run(requests, self._call, done)
+        await self._window.run(requests, self._call, done, order)
 
     def stop(self) -> None:
         """Wait for no busy server, and try nothing again."""
