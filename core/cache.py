@@ -165,4 +165,4 @@ def decode(blob: bytes) -> Reply:
         ValueError, TypeError: the bytes are no reply.
     """
     text, scores, prompt_tokens, completion_tokens = orjson.loads(blob)
-    return Reply(text=text, scores=tuple(scores), usage=Usage(prompt_tokens, completion_tokens))
+    return Reply(text, tuple(scores), Usage(prompt_tokens, completion_tokens))

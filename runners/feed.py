@@ -6,9 +6,11 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gdo.ask import ROW
 from gdo.database import column_list, connect, literal, look_in, message
+from gdo.distinct import counting
 from gdo.errors import Faults, RunFailed
 from gdo.plan import SourceNode
 from gdo.runfolder import remove
@@ -154,6 +156,6 @@ def renumbered(batches: Batches, schema: pa.Schema, *, keep: bool) -> Batches:
             yield conform(batch, full)
             continue
         named = [name for name in batch.schema.names if name != ROW]
-        numbers = pa.array(range(start, start + batch.num_rows), pa.int64())
+        numbers = pc.add(counting(batch.num_rows), start)
         start += batch.num_rows
         yield conform(batch.select(named).append_column(ROW, numbers), full)
