@@ -295,6 +295,37 @@ def test_a_hung_request_is_given_up_and_the_others_are_answered(
     assert run.errors().column("row_key").to_pylist() == [3]
 
 
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n", b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"choices":'])
+def test_a_server_that_falls_silent_anywhere_in_its_answer_is_given_up(write: Write, said: bytes) -> None:
+    calls = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            calls.append(time.monotonic())
+            writer.write(said)
+            await reader.read()  # until the client has had enough
+            while await reader.read(1000):
+                pass
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async def work() -> gdo.Run:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        models = {"m": {"backend": "endpoint", "url": url, "model": "tiny", "timeout_s": 0.5, "attempts": 2}}
+        run = await asyncio.to_thread(gdo.run, write([STEP], models=models), source=ROWS.slice(0, 4))
+        server.close()
+        await server.wait_closed()
+        return run
+
+    run = asyncio.run(work())
+    assert run.errors().column("reason").to_pylist() == ["timeout"] * 4
+    assert run.errors().column("attempts").to_pylist() == [2] * 4
+    assert len(calls) == 8
+
+
 def test_a_cut_connection_is_tried_again(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:
     server.answer = first(2, answer(cut=True), server.answer)
     assert ask(ROWS.slice(0, 2)).errors().num_rows == 0
