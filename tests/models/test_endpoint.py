@@ -5,7 +5,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -175,33 +175,46 @@ def test_a_moment_to_come_again_is_kept_by_the_clock_of_the_server(
     assert 0.9 <= server.times[1] - server.times[0] < 10
 
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def through(serve: Serve, path: Callable[[str], Path], rows: pa.Table) -> gdo.Run:
+    """A run against a server that does what it likes with each connection; it is closed when that returns."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await serve(reader, writer)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async def work() -> gdo.Run:
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        run = await asyncio.to_thread(gdo.run, path(url), source=rows)
+        server.close()
+        await server.wait_closed()
+        return run
+
+    return asyncio.run(work())
+
+
 @pytest.mark.parametrize("after", [1, 4])
 def test_a_server_that_closes_its_connections_without_a_word_loses_no_row(write: Write, after: int) -> None:
     """As one does whose time for idle connections is short: the next request may be on its way already."""
     said = json.dumps({"choices": [{"message": {"content": '{"a": "x"}'}}]}).encode()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            for _ in range(after):
-                head = await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]))
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
-                await writer.drain()
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+        for _ in range(after):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+            await writer.drain()
 
-    async def work() -> gdo.Run:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        models = {"m": {"backend": "endpoint", "url": url, "model": "tiny", "concurrency": 8}}
-        rows = pa.table({"t": [f"row {i}" for i in range(400)]})
-        run = await asyncio.to_thread(gdo.run, write([STEP], models=models), source=rows)
-        server.close()
-        await server.wait_closed()
-        return run
-
-    assert asyncio.run(work()).errors().num_rows == 0
+    model = {"backend": "endpoint", "model": "tiny", "concurrency": 8}
+    rows = pa.table({"t": [f"row {i}" for i in range(400)]})
+    run = through(serve, lambda url: write([STEP], models={"m": {**model, "url": url}}), rows)
+    assert run.errors().num_rows == 0
 
 
 def test_a_refusal_of_one_row_holds_up_no_other(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:
@@ -300,27 +313,14 @@ def test_a_server_that_falls_silent_anywhere_in_its_answer_is_given_up(write: Wr
     calls = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            calls.append(time.monotonic())
-            writer.write(said)
-            await reader.read()  # until the client has had enough
-            while await reader.read(1000):
-                pass
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+        await reader.readuntil(b"\r\n\r\n")
+        calls.append(time.monotonic())
+        writer.write(said)
+        while await reader.read(1000):  # until the client has had enough
+            pass
 
-    async def work() -> gdo.Run:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        models = {"m": {"backend": "endpoint", "url": url, "model": "tiny", "timeout_s": 0.5, "attempts": 2}}
-        run = await asyncio.to_thread(gdo.run, write([STEP], models=models), source=ROWS.slice(0, 4))
-        server.close()
-        await server.wait_closed()
-        return run
-
-    run = asyncio.run(work())
+    model = {"backend": "endpoint", "model": "tiny", "timeout_s": 0.5, "attempts": 2}
+    run = through(serve, lambda url: write([STEP], models={"m": {**model, "url": url}}), ROWS.slice(0, 4))
     assert run.errors().column("reason").to_pylist() == ["timeout"] * 4
     assert run.errors().column("attempts").to_pylist() == [2] * 4
     assert len(calls) == 8
