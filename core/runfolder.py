@@ -167,10 +167,15 @@ class RunFolder:
         Raises:
             RunFailed: the user's file cannot be written.
         """
-        (self.path / f"{step}.json").write_text(text, encoding="utf-8")
+        own = self.path / f"{step}.json"
+        try:
+            own.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise RunFailed(_refused(own, error)) from None
         if save is None:
             return
         beside = save.with_name(f".{save.name}.{self.id}.part")
+        self.leaves([beside])
         try:
             beside.write_text(text, encoding="utf-8")
             beside.replace(save)

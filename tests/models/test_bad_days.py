@@ -333,16 +333,17 @@ def test_ctrl_c_once_keeps_all_that_was_sent_and_twice_leaves_at_once(
 def test_a_budget_stops_a_run_with_its_replies_kept_and_the_same_command_goes_on(
     pipeline: Callable[..., Path], server: Any, tmp_path: Path, option: str, most: int
 ) -> None:
-    path = pipeline(120)
+    path = pipeline(160)
     command = [*GDO, "run", str(path), option, str(most)]
-    codes = []
-    for _ in range(3):
+    codes: list[int] = []
+    while len(codes) < 5 and codes[-1:] != [0]:
         before = len(server.bodies)
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         codes.append(done.returncode)
         assert len(server.bodies) - before <= 50 + (WINDOW if "tokens" in option else 0)
         assert "goes on from there" in done.stderr or done.returncode == 0
-    assert codes == [1, 1, 0]
+    assert codes[:2] == [1, 1]
+    assert codes[-1] == 0
     assert max(asked(server).values()) == 1
     assert pyarrow.parquet.read_table(tmp_path / "out.parquet").column("a").null_count == 0
 
