@@ -248,11 +248,10 @@ def test_a_clock_that_jumps_changes_nothing(
 @pytest.mark.parametrize("slow", [0, 49, 777])
 def test_a_row_that_is_slow_holds_up_no_other(pipeline: Callable[..., Path], server: Any, slow: int) -> None:
     """Nor do many batches that are whole and wait behind it."""
-    server.late = {f"row {slow}": 3.0}
+    server.held = {f"row {slow}": 1500}  # it is answered when all the others have been asked
     run = gdo.run(pipeline(1500), batch_rows=50)
     assert run.errors().num_rows == 0
-    late = server.times[[body["messages"][-1]["content"] for body in server.bodies].index(f"row {slow}")]
-    assert max(server.times) - late < 2.9, "all the others were sent while that one was still out"
+    assert max(server.times) - min(server.times) < 50, "it was not given up"
     assert run.table().column("n").to_pylist() == list(range(1500)), "and all came out in their order"
 
 
@@ -294,7 +293,7 @@ def test_ctrl_c_once_keeps_all_that_was_sent_and_twice_leaves_at_once(
     before = (tmp_path / "out.parquet").read_bytes()
     path.write_text(path.read_text().replace("model: tiny", "model: other"))
     server.bodies.clear()
-    server.delay_s = 0.5
+    server.delay_s = 3.0
 
     def interrupted(times: int) -> tuple[int, str, float]:
         sent = len(server.bodies)
@@ -321,7 +320,7 @@ def test_ctrl_c_once_keeps_all_that_was_sent_and_twice_leaves_at_once(
     code, said, seconds = interrupted(2)
     assert code == 1
     assert "left at once" in said
-    assert seconds < 0.5, "it waits for no call"
+    assert seconds < 2.5, "it waits for no call"
     server.delay_s = 0.0
     run = gdo.run(path)
     assert run.table().column("a").null_count == 0
