@@ -146,14 +146,13 @@ class EndpointModel:
             sent += then != "away"  # that one reached nobody
             if then == "settled" or self._stopping:
                 break  # what was being tried when the run began to end is not tried again
-            if then == "at once":
+            if then in {"at once", "anew"}:
                 continue
-            if then in {"again", "anew"}:
+            if then == "again":
                 tries += 1
                 if tries >= self._options.attempts:
                     break
-                if then == "again":
-                    await self._pause(max(backoff_s(tries), _asked_to_wait_s(reply)))
+                await self._pause(max(backoff_s(tries), _asked_to_wait_s(reply)))
                 continue
             now = time.monotonic()
             waits += 1

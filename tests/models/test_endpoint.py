@@ -211,7 +211,7 @@ def test_a_server_that_closes_its_connections_without_a_word_loses_no_row(write:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
             await writer.drain()
 
-    model = {"backend": "endpoint", "model": "tiny", "concurrency": 8}
+    model = {"backend": "endpoint", "model": "tiny", "concurrency": 8, "attempts": 1}
     rows = pa.table({"t": [f"row {i}" for i in range(400)]})
     run = through(serve, lambda url: write([STEP], models={"m": {**model, "url": url}}), rows)
     assert run.errors().num_rows == 0
