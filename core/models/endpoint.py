@@ -140,9 +140,9 @@ class EndpointModel:
         started = time.perf_counter()
         busy_since = 0.0
         sent = tries = waits = 0
-        then: Next = "again"
+        then: Next = "at once"
         while True:
-            reply, then = await self._turn(request, anew=then == "anew")
+            reply, then = await self._turn(request, anew=then in {"anew", "again"})
             sent += then != "away"  # that one reached nobody
             if then == "settled" or self._stopping:
                 break  # what was being tried when the run began to end is not tried again

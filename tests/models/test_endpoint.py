@@ -217,6 +217,27 @@ def test_a_server_that_closes_its_connections_without_a_word_loses_no_row(write:
     assert run.errors().num_rows == 0
 
 
+def test_a_row_at_which_a_server_hangs_up_is_an_error_of_its_own(write: Write) -> None:
+    said, sent = json.dumps({"choices": [{"message": {"content": '{"a": "x"}'}}]}).encode(), []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            sent.append(await reader.readexactly(int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])))
+            if b'"row 77"' in sent[-1]:
+                return
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+
+    model = {"backend": "endpoint", "model": "tiny", "concurrency": 8, "attempts": 3}
+    rows = pa.table({"t": [f"row {i}" for i in range(200)]})
+    run = through(serve, lambda url: write([STEP], models={"m": {**model, "url": url}}), rows)
+    (error,) = run.errors().to_pylist()
+    assert (error["row_key"], error["reason"]) == (77, "connection")
+    tries = sum(b'"row 77"' in body for body in sent)
+    assert error["attempts"] == tries
+    assert 3 <= tries <= 4, "a used connection may have been closed before it"
+    assert len(sent) == 199 + tries
+
+
 def test_a_refusal_of_one_row_holds_up_no_other(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:
     good, refused = server.answer, []
 
