@@ -29,8 +29,8 @@ ROW = "__row__"
 """The hidden column that carries each row's number through a pipeline; never in a sink."""
 
 
-Memos = dict[tuple[str, float, bytes], Memo[Outcome]]
-"""What a step was answered in other batches: by model, temperature and prompt, then by text."""
+Memos = dict[tuple[str, float, bytes, str], Memo[Outcome]]
+"""What a step was answered in other batches: by model, temperature, prompt and template, then by text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,9 @@ class Ask:
 
     def _memo(self, udp: Udp) -> Memo[Outcome]:
         sampling = self._policy.sampling
-        return self._memos.setdefault((self.model, sampling.temperature, udp.head("chat").digest), Memo())
+        # Of prompts that differ in their template alone, each has a prior of its own.
+        key = (self.model, sampling.temperature, udp.head("chat").digest, udp.template.source)
+        return self._memos.setdefault(key, Memo())
 
     def _written(self, udp: Udp, texts: Sequence[str]) -> list[Outcome]:
         outcomes: list[Outcome] = [NOTHING] * len(texts)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import gdo
+from gdo.op import Operator
 
 Step = dict[str, Any]
 Calls = Callable[[gdo.Run], int]
@@ -75,6 +76,22 @@ SAME: dict[str, tuple[Step, dict[str, pa.DataType]]] = {
         {"op": "extract", "text": "{{ title }} {{ brand }}",
          "attributes": {"color": {"type": "string", "labels": ["red", "blue"]}, "size": {"type": "number"}}},
         {"color": pa.string(), "size": pa.float64()},
+    ),
+    "classify by several": (
+        {"op": "classify", "text": "{{ title }}", "labels": ["toy", "food", "dark blue"], "keep_votes": True, "confidence": True,
+         "voters": [{"name": "v", "text": "1 {{ title }}"}, {"name": "w"}, {"name": "x", "text": "{{ title }} {{ kind }}"}]},
+        {"label": pa.string(), "label_margin": pa.float64(), "label_agreement": pa.float64(), "label_v": pa.string(),
+         "label_w": pa.string(), "label_x": pa.string()},
+    ),
+    "extract by several": (
+        {"op": "extract", "text": "{{ title }} {{ brand }}", "into": "found",
+         "attributes": {"color": {"type": "string", "labels": ["red", "blue"]}, "size": {"type": "number"}},
+         "voters": [{"name": "v", "text": "1 {{ title }}"}, {"name": "w"}, {"name": "x", "temperature": 0.5}]},
+        {"found": pa.struct([("color", pa.string()), ("size", pa.float64())])},
+    ),
+    "vote": (
+        {"op": "vote", "columns": {"a": "brand", "b": "title", "c": "kind"}, "into": "said", "confidence": True},
+        {"said": pa.string(), "said_margin": pa.float64(), "said_agreement": pa.float64()},
     ),
     "python": (
         {"op": "python", "function": "operator_functions:double", "writes": {"twice": "number", "words": "list[string]"}},
@@ -173,7 +190,7 @@ def test_a_warm_cache_gives_the_same_table_without_a_call(project: Any, step: St
     warm = project.run([step], ROWS)
     assert warm.table().equals(table)
     assert calls(warm) == 0
-    assert bool(calls(cold)) == (step["op"] not in {"sql", "python"})
+    assert bool(calls(cold)) == Operator.kinds[step["op"]].asks
 
 
 def test_an_operator_keeps_the_order_of_the_rows(project: Any, case: str, step: Step) -> None:
@@ -233,6 +250,8 @@ def test_a_where_leaves_the_other_rows_untouched(project: Any, case: str, style:
             assert all(after[name] is None for name in new)
     chosen = [row for row in table.to_pylist() if row["price"] is not None and 3 <= row["price"] < 5]
     assert len(chosen) == 8
+    if "voters" in step or step["op"] == "vote":
+        return  # what is learned from fewer rows may decide otherwise
     # clean and `sum` aside, what a row is answered does not depend on the others
     whole = project.run([asked({**CASES[case][0]}, style)], ROWS).table().to_pylist()
     assert all(row == whole[row["id"]] for row in chosen)
