@@ -115,7 +115,7 @@ def test_errors_are_in_the_order_of_their_steps_and_rows(tmp_path, count):
     """Whatever the order in which they befell, and also where they are more than are kept in memory."""
     folder = RunFolder(tmp_path)
     wanted = [("a", row) for row in range(count // 2)] + [("b", row) for row in range(count // 2)]
-    mixed = random.Random(1).sample(wanted, len(wanted))  # noqa: S311 (an order)
+    mixed = random.Random(1).sample(wanted, len(wanted))
     for start in range(0, count, 1000):
         for step, row in mixed[start : start + 1000]:
             folder.errors(step, [(row, Failure("invalid", "what", "asked", f"said {row}", 2))])
