@@ -63,6 +63,8 @@ class Ask:
         self._ledger = ledger
         self._policy = policy
         self._memos = {} if memos is None else memos
+        self._order = 0
+        """The first row's number: rows are handed on in order, so the first ones must not wait for later ones."""
 
     @property
     def _caller(self) -> Caller:
@@ -86,6 +88,7 @@ class Ask:
         Raises:
             RunFailed: a row failed and the step says `on_error: fail`; or the run was stopped.
         """
+        self._order = batch.column(ROW)[0].as_py() if batch.num_rows and ROW in batch.schema.names else 0
         distinct = Distinct.of(batch, sorted(udp.columns))
         rendered = list(
             udp.texts(distinct.rows if udp.columns else distinct.rows.slice(0, 0), alone=batch.num_rows > 0)
@@ -150,9 +153,9 @@ class Ask:
             memo.prior = offsets = memo.prior or self._prior(udp)
         requests = list(self._candidates(udp, texts))
         outcomes = []
-        for request, reply in zip(requests, self._caller.replies(self.step, requests), strict=True):
+        for request, reply in zip(requests, self._caller.replies(self.step, requests, order=self._order), strict=True):
             if reply.error is not None:
-                outcomes.append(Outcome(failure=_refusal(request, reply, 1)))
+                outcomes.append(Outcome(failure=_refusal(request, reply, reply.tries)))
                 continue
             best = score.verdict(labels, reply.scores, offsets or [0.0] * len(labels))
             outcomes.append(Outcome({only.name: only.type.check(best.label)}, None, best.confidence))
@@ -162,7 +165,7 @@ class Ask:
         """What the prompt makes of each label whatever the row; empty where that cannot be measured."""
         rows = list(_renderable(udp, score.calibration_rows(udp)))
         requests = list(self._candidates(udp, [text for _, text in rows]))
-        replies = self._caller.replies(self.step, requests)
+        replies = self._caller.replies(self.step, requests, order=self._order)
         usable = [(group, r.scores) for (group, _), r in zip(rows, replies, strict=True) if r.error is None]
         return score.prior([group for group, _ in usable], [scores for _, scores in usable])
 
@@ -182,13 +185,16 @@ class Ask:
         outcomes: list[Outcome] = [NOTHING] * len(texts)
         places: Sequence[int] = range(len(texts))
         requests = list(self._requests(udp, texts))
+        tried: dict[int, int] = {}
         for attempt in range(1, self._policy.retries + 2):
             again: dict[int, Request] = {}
-            replies = self._caller.replies(self.step, requests, attempt)
+            replies = self._caller.replies(self.step, requests, attempt, self._order)
             for place, request, reply in zip(places, requests, replies, strict=True):
-                outcomes[place] = outcome = self._read(udp, request, reply, attempt)
+                tries = tried.get(place, 0) + reply.tries
+                outcomes[place] = outcome = self._read(udp, request, reply, tries)
                 if outcome.failure and outcome.failure.reason in {"unparsable", "invalid"}:
                     again[place] = self._again(udp, texts[place], request, reply, outcome.failure.detail)
+                    tried[place] = tries
             if not again:
                 break
             places, requests = list(again), list(again.values())

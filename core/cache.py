@@ -5,6 +5,7 @@ reply as JSON. No prompt and no secret is stored.
 """
 
 import contextlib
+import errno
 import sqlite3
 import threading
 import time
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import orjson
 
+from gdo.claims import SCHEMA as CLAIMS
+from gdo.claims import Claims
 from gdo.errors import Faults, RunFailed
 from gdo.model import Reply, Usage
 
@@ -38,20 +41,28 @@ class Cache:
 
     Raises:
         Faults: the file is there but is no cache, or cannot be opened.
+        RunFailed: the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._reading = threading.Lock()
         self._origins: dict[tuple[str, str], int] = {}
+        self.claims: Claims
+        """What this run asks for, for others to see; used by the thread that puts."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writes, self._reads, self._tidies = self._open(), self._open(), self._open()
             self._tidies.execute("PRAGMA busy_timeout = 1000")  # where others read it, another time will do
-            for statement in _SCHEMA:
+            for statement in (*_SCHEMA, *CLAIMS):
                 self._writes.execute(statement)
             self._reads.execute("SELECT key, origin, reply, created FROM replies LIMIT 1").fetchone()
+            self.claims = Claims(self._writes)
         except (sqlite3.DatabaseError, OSError) as error:
+            if getattr(error, "errno", 0) == errno.ENOSPC or any(
+                word in str(error) for word in ("is full", "I/O error")
+            ):
+                raise RunFailed(f"{path}: cannot be opened: {error} (free some space and run again)") from None
             hint = "move the file away, or run with --no-cache"
             raise Faults.one(str(path), f"cannot be used as a cache: {error}", hint) from None
 
@@ -102,6 +113,7 @@ class Cache:
                     values += (key, self._origin(model, step), _encode(reply), now)
                 rows = ",".join(["(?,?,?,?)"] * (len(values) // 4))
                 self._writes.execute(f"INSERT OR IGNORE INTO replies VALUES {rows}", values)
+            self.claims.give_back([stored[0] for stored in replies], within=True)
             self._writes.execute("COMMIT")
         except sqlite3.DatabaseError as error:
             self._origins.clear()
@@ -131,6 +143,7 @@ class Cache:
 
     def close(self) -> None:
         """Close the file."""
+        self.claims.close()
         for connection in (self._tidies, self._reads, self._writes):
             connection.close()
 
@@ -152,4 +165,4 @@ def decode(blob: bytes) -> Reply:
         ValueError, TypeError: the bytes are no reply.
     """
     text, scores, prompt_tokens, completion_tokens = orjson.loads(blob)
-    return Reply(text=text, scores=tuple(scores), usage=Usage(prompt_tokens, completion_tokens))
+    return Reply(text, tuple(scores), Usage(prompt_tokens, completion_tokens))

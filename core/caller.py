@@ -1,89 +1,17 @@
 """Requests to one model: looked up on disk, sent at most once, stored before they are used."""
 
 import asyncio
-import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
-from gdo.cache import CHECKPOINT_EVERY, Cache, Stored
+from gdo.disk import Disk
 from gdo.errors import BudgetSpent, GdoError, ModelUnready, RunFailed, Stopped
 from gdo.ledger import Call, Ledger
 from gdo.model import Model, Reply, ReplyError, Request, cache_keys
 
-REMEMBERED = 100_000
-"""Replies that a run without a cache keeps in memory, so that it does not ask the same again."""
-
-
-class Disk:
-    """The cache: read in the thread that asks, written in the event loop, tidied in a thread of its own.
-
-    A commit goes to the log of the file and waits for no disk, so it holds the loop up for less than the hand-over to a
-    thread would, which has to fight for the interpreter; all replies of one turn of the loop go in one commit.
-    """
-
-    def __init__(self, cache: Cache | None) -> None:
-        self.cache = cache
-        self._memory: dict[bytes, Reply] = {}
-        self._waiting: list[Stored] = []
-        self._stored: asyncio.Future[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gdo-cache")
-        self._tidying: asyncio.Future[None] | None = None
-        self._untidy = 0
-
-    def get(self, keys: Sequence[bytes]) -> Mapping[bytes, Reply]:
-        """The replies that are stored."""
-        if self.cache is None:
-            return {key: self._memory[key] for key in keys if key in self._memory}
-        return self.cache.get(keys)
-
-    async def put(self, key: bytes, model: str, step: str, reply: Reply) -> None:
-        """Store a reply; it is on disk when this returns.
-
-        Raises:
-            RunFailed: the disk refused.
-        """
-        if self.cache is None:
-            self._remember(key, reply)
-            return
-        self._waiting.append((key, model, step, reply))
-        if self._stored is None:
-            loop = asyncio.get_running_loop()
-            self._stored = loop.create_future()
-            loop.call_soon(self._write, self.cache, loop)
-        await self._stored
-
-    def _remember(self, key: bytes, reply: Reply) -> None:
-        if len(self._memory) >= REMEMBERED:
-            for old in list(itertools.islice(self._memory, REMEMBERED // 10)):
-                del self._memory[old]
-        self._memory[key] = reply
-
-    def _write(self, cache: Cache, loop: asyncio.AbstractEventLoop) -> None:
-        """Store what waits."""
-        stored, batch = self._stored, self._waiting
-        assert stored is not None  # noqa: S101 (`put` made it)
-        self._stored, self._waiting = None, []
-        try:
-            cache.put(batch)
-        except Exception as error:  # noqa: BLE001 (whatever it is, those who wait for the disk must hear of it)
-            stored.set_exception(error)
-            return
-        stored.set_result(None)
-        self._untidy += len(batch)
-        if self._untidy >= CHECKPOINT_EVERY and (self._tidying is None or self._tidying.done()):
-            self._untidy = 0
-            self._tidying = loop.run_in_executor(self._thread, cache.checkpoint)
-
-    async def close(self) -> None:
-        """Finish what is being written."""
-        if self._stored is not None:
-            await asyncio.wait([self._stored])
-        if self._tidying is not None:
-            await self._tidying
-        if self.cache is not None:
-            self.cache.close()
-        self._thread.shutdown()
+_TAKEN = 16
+"""Requests that are looked up among what other runs ask for, at a time."""
 
 
 class Caller:
@@ -123,8 +51,10 @@ class Caller:
             self.stopping = True
             self.model.stop()
 
-    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1) -> list[Reply]:
+    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1, order: int = 0) -> list[Reply]:
         """The replies in the order of the requests; a request that failed gives a reply with an error.
+
+        Of what is asked at the same time, that of the lowest `order` is sent first.
 
         Not to be called in the event loop's own thread: it waits.
 
@@ -141,7 +71,7 @@ class Caller:
             self._ledger.called([self._call(step, reply, attempt, cached=True) for reply in found.values()])
             missing = {key: request for key, request in mine.items() if key not in found}
             if missing:
-                job = self._send(step, missing, attempt)
+                job = self._send(step, missing, attempt, order)
                 found |= asyncio.run_coroutine_threadsafe(job, self._loop).result()
         except GdoError as error:
             fault = error
@@ -181,22 +111,44 @@ class Caller:
             else:
                 future.set_exception(fault)
 
-    async def _send(self, step: str, missing: Mapping[bytes, Request], attempt: int) -> dict[bytes, Reply]:
+    async def _send(self, step: str, missing: Mapping[bytes, Request], attempt: int, order: int) -> dict[bytes, Reply]:
         await self._start()
-        keys = list(missing)
+        await self._disk.join()
         found: dict[bytes, Reply] = {}
+        elsewhere = await self._ask(step, missing, attempt, order, found)
+        while elsewhere:
+            there = await self._disk.wait(list(elsewhere))
+            if self.stopping:
+                raise self.cause
+            self._ledger.called([self._call(step, reply, attempt, cached=True) for reply in there.values()])
+            found |= there
+            missing = {key: request for key, request in elsewhere.items() if key not in there}
+            elsewhere = await self._ask(step, missing, attempt, order, found)
+        return found
+
+    async def _ask(
+        self, step: str, missing: Mapping[bytes, Request], attempt: int, order: int, found: dict[bytes, Reply]
+    ) -> dict[bytes, Request]:
+        """Put the replies into `found`; the requests that another run has sent are left."""
+        taken: list[bytes] = []
+        sent: list[bytes] = []
+        elsewhere: dict[bytes, Request] = {}
         calls: list[Call] = []
         withheld: list[GdoError] = []
 
         def allowed() -> Iterator[Request]:
-            for request in missing.values():
-                if self.stopping:
-                    withheld.append(self.cause)
+            for place, (key, request) in enumerate(missing.items()):
+                if place % _TAKEN == 0:
+                    mine = self._disk.take(keys[place : place + _TAKEN])
+                    taken.extend(mine)
+                if key not in mine:
+                    elsewhere[key] = request
+                    continue
+                refused = self._refused()
+                if refused is not None:
+                    withheld.append(refused)
                     return
-                spent = self._ledger.spend_call()
-                if spent:
-                    withheld.append(BudgetSpent(spent))
-                    return
+                sent.append(key)
                 yield request
 
         async def done(index: int, reply: Reply) -> None:
@@ -204,18 +156,27 @@ class Caller:
             self._ledger.spent(call)
             calls.append(call)
             if reply.error is None:
-                await self._keep(keys[index], step, reply)
+                await self._keep(sent[index], step, reply)
             elif self._ends(reply.error):
                 withheld.insert(0, self.cause)
-            found[keys[index]] = reply
+            found[sent[index]] = reply
 
+        keys = list(missing)
         try:
-            await self.model.generate(allowed(), done)
+            await self.model.generate(allowed(), done, order)
         finally:
+            self._disk.give_back(taken)
             self._ledger.records.calls(calls)
         if withheld:
             raise withheld[0]
-        return found
+        return elsewhere
+
+    def _refused(self) -> GdoError | None:
+        """Why nothing may be sent, if so; else one call is taken from the budget."""
+        if self.stopping:
+            return self.cause
+        spent = self._ledger.spend_call()
+        return BudgetSpent(spent) if spent else None
 
     async def _keep(self, key: bytes, step: str, reply: Reply) -> None:
         self._answered = True
@@ -241,6 +202,7 @@ class Caller:
         usage = reply.usage
         error = reply.error.kind if reply.error else ""
         latency = 0.0 if cached else reply.latency_s
+        attempt += 0 if cached else reply.tries - 1
         return Call(step, self.name, usage.prompt_tokens, usage.completion_tokens, latency, cached, attempt, error)
 
     async def close(self) -> None:

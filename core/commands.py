@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from gdo import api
 from gdo.errors import Faults, RunFailed
+from gdo.runfolder import remove
 
 
 def _pipeline(options: argparse.Namespace) -> api.Pipeline:
@@ -100,7 +101,7 @@ def _interrupts(run: api.Run, stop: Callable[[], None], tell: Callable[[str], No
     def leave(*_: object) -> None:
         tell("left at once; replies that were stored are kept, and the same command goes on from there")
         for part in run.leftovers():
-            part.unlink(missing_ok=True)
+            remove(part)
         os._exit(1)
 
     def interrupted(*_: object) -> None:

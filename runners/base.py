@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from gdo.ask import ROW
 from gdo.database import condition_mask, message
 from gdo.desk import Desk
+from gdo.distinct import counting
 from gdo.errors import RunFailed
 from gdo.op import Operator, Rows
 from gdo.plan import Node, Plan
@@ -105,7 +106,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
             column = batch.column(place)
             columns.append(column if column.type == field.type else _cast(column, field))
         elif field.name == ROW:
-            columns.append(pa.array(range(batch.num_rows), pa.int64()))
+            columns.append(counting(batch.num_rows))
         else:
             columns.append(pa.nulls(batch.num_rows, field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)

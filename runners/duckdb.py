@@ -6,12 +6,13 @@ read) waits in a DuckDB file in the run folder.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gdo.ask import ROW
 from gdo.database import column_list, condition_mask, message, quote
@@ -26,6 +27,8 @@ from gdo.tables import Source
 
 Out = TypeVar("Out")
 GROUP = "__gdo_group__"
+HELD = 4 * IN_FLIGHT
+"""Batches that are begun and not yet handed on."""
 
 
 class DuckDBRunner:
@@ -45,7 +48,10 @@ class DuckDBRunner:
         """Write every sink whole, or none of those not yet begun."""
         self.plan = plan
         self._spooled: dict[str, str] = {}
-        self.feed = Feed(self.spill, plan.folder, self._batch_rows)
+        try:
+            self.feed = Feed(self.spill, plan.folder, self._batch_rows)
+        except (duckdb.Error, OSError) as error:
+            raise RunFailed(f"DuckDB: {message(error)}") from None
         self._pool = ThreadPoolExecutor(IN_FLIGHT * 4, thread_name_prefix="gdo-batch")
         writers: list[Writer] = []
         try:
@@ -189,24 +195,8 @@ class DuckDBRunner:
         over = f"{partition + ', ' if partition else 'PARTITION BY '}{chosen}"
         group = f"CASE WHEN {chosen} THEN min({quote(ROW)}) OVER ({over}) END AS {quote(GROUP)}"
         query = f"SELECT *, {group} FROM {table} ORDER BY {quote(GROUP)} NULLS LAST, {quote(ROW)}"
-        out = self._ordered(self._work(node), self._whole_groups(self.feed.read(query)))
+        out = self._ordered(self._work(node), whole_groups(self.feed.read(query)))
         return renumbered(out, node.schema, keep=False)
-
-    def _whole_groups(self, batches: Batches) -> Batches:
-        held: list[pa.RecordBatch] = []
-        for batch in batches:
-            held.append(batch)
-            table = pa.Table.from_batches(held)
-            groups = table.column(GROUP)
-            last = groups[len(groups) - 1]
-            cut = len(groups)
-            while cut and last.is_valid and groups[cut - 1].equals(last):  # rows of no group need not wait for others
-                cut -= 1
-            if cut:
-                yield one_batch(table.slice(0, cut).drop_columns([GROUP]))
-            held = table.slice(cut).to_batches()
-        if held:
-            yield one_batch(pa.Table.from_batches(held).drop_columns([GROUP]))
 
     def _fitted(self, node: Node) -> Batches:
         """Learn from all rows, then work on each slice."""
@@ -230,13 +220,18 @@ class DuckDBRunner:
     # Batches in flight
 
     def _ordered(self, work: Callable[[pa.RecordBatch], Out], batches: Batches) -> Iterator[Out]:
-        """Results in the order of their batches, `IN_FLIGHT` of them under way."""
+        """Results in the order of their batches, `IN_FLIGHT` of them under way.
+
+        Behind a batch that takes long, others are begun as those before them end, up to `HELD` in all.
+        """
         flying: deque[Future[Out]] = deque()
         try:
             for batch in batches:
                 flying.append(self._pool.submit(work, batch))
-                if len(flying) >= IN_FLIGHT:
+                while flying and (flying[0].done() or len(flying) >= HELD):
                     yield flying.popleft().result()
+                while len(under_way := [future for future in flying if not future.done()]) >= IN_FLIGHT:
+                    wait(under_way, return_when=FIRST_COMPLETED)
             while flying:
                 yield flying.popleft().result()
         finally:
@@ -251,3 +246,28 @@ class DuckDBRunner:
                 raise RunFailed(
                     f"step '{node.id}' got {got.rows_in} rows of the {gave.rows_out} that '{node.input}' gave"
                 )
+
+
+def whole_groups(batches: Batches) -> Batches:
+    """Batches that end where a group ends; each row is copied once, however long its group."""
+    held: list[pa.RecordBatch] = []
+    group: object = None
+    for batch in batches:
+        last = batch.column(GROUP)[-1]
+        # Rows of a group stand together, and rows of none, which need not wait for others, at the end.
+        open_ = pc.sum(pc.equal(batch.column(GROUP), last)).as_py() if last.is_valid else 0
+        cut = batch.num_rows - open_
+        if held and (cut or group != last.as_py()):
+            yield _joined([*held, batch.slice(0, cut)])
+            held = []
+        elif cut:
+            yield _joined([batch.slice(0, cut)])
+        if open_:
+            held.append(batch.slice(cut))
+            group = last.as_py()
+    if held:
+        yield _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return one_batch(pa.Table.from_batches(batches).drop_columns([GROUP]))
