@@ -39,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
 
         def begin(run: api.Run, stop: Callable[[], None]) -> None:
             begun.append(run)
-            stack.enter_context(Progress(run.plan, run.ledger, quiet=options.quiet).shown())
+            stack.enter_context(
+                Progress({node.id: node.op.asks for node in run.plan.nodes}, run.ledger, quiet=options.quiet).shown()
+            )
             stack.enter_context(_interrupts(run, stop, tell))
 
         try:
@@ -146,6 +148,13 @@ def test(options: argparse.Namespace) -> int:
     results = run_tests(options.udps, options.model, models, lambda text: print(text, file=sys.stderr))
     print(report(results))
     return 0 if all(result.passed for result in results) else 1
+
+
+def sql(options: argparse.Namespace) -> int:
+    """`gdo sql`."""
+    from gdo.sqlcommand import sql as work
+
+    return work(options)
 
 
 def init(options: argparse.Namespace) -> int:

@@ -99,6 +99,14 @@ class Ledger:
             for key, amount in amounts.items():
                 setattr(count, key, getattr(count, key) + amount)
 
+    def facts(self) -> dict[str, dict[str, object]]:
+        """The totals of each step as plain data."""
+        names = ("rows_in", "rows_out", "rejected", "calls", "cached", "prompt_tokens", "completion_tokens", "errors")
+        return {
+            name: {**{key: getattr(count, key) for key in names}, "seconds": round(count.ended - count.started, 3)}
+            for name, count in list(self.steps.items())
+        }
+
     def spend_call(self) -> str:
         """Take one call from the budget; when it is spent, which one, and nothing else."""
         with self._lock:

@@ -3,9 +3,10 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from gdo.ledger import Ledger, StepCount
 from gdo.plan import Plan
@@ -17,12 +18,52 @@ TERMINAL_S = 0.2
 PIPE_S = 10.0
 
 
-class Progress:
-    """Tells how far a run is: a live table in a terminal, a line every ten seconds in a pipe, nothing when quiet."""
+class Counts(Protocol):
+    """Totals by step: a ledger, or what came to it since a moment."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, stream: TextIO | None = None, *, quiet: bool = False) -> None:
-        self._plan = plan
+    @property
+    def steps(self) -> Mapping[str, StepCount]:
+        """The totals of each step."""
+
+
+class Since:
+    """What came to a ledger since now."""
+
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._before = {name: replace(count) for name, count in list(ledger.steps.items())}
+
+    @property
+    def steps(self) -> Mapping[str, StepCount]:
+        """The totals of each step since then."""
+        return {name: self._of(name, count) for name, count in list(self._ledger.steps.items())}
+
+    def _of(self, name: str, count: StepCount) -> StepCount:
+        before = self._before.get(name) or StepCount()
+        whole = ("started", "ended", "total")
+        less = {f.name: getattr(count, f.name) - getattr(before, f.name) for f in fields(count) if f.name not in whole}
+        total = None if count.total is None else count.total - (before.total or 0)
+        return replace(count, **less, total=total, started=max(count.started, before.ended))
+
+
+class Progress:
+    """Tells how far steps are: a live table in a terminal, a line every ten seconds in a pipe, nothing when quiet.
+
+    `steps` are the names of all steps, each with whether it asks a model. Nothing is shown before `after_s`.
+    """
+
+    def __init__(
+        self,
+        steps: Mapping[str, bool],
+        ledger: Counts,
+        stream: TextIO | None = None,
+        *,
+        quiet: bool = False,
+        after_s: float = 0.0,
+    ) -> None:
+        self._steps = steps
+        self._ledger = ledger
+        self._after_s = after_s
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._done = threading.Event()
@@ -49,6 +90,8 @@ class Progress:
             print(text, file=self._stream, flush=True)
 
     def _live(self) -> None:
+        if self._done.wait(self._after_s):
+            return
         from rich.console import Console
         from rich.live import Live
 
@@ -60,12 +103,12 @@ class Progress:
     def _lines(self) -> None:
         while not self._done.wait(PIPE_S):
             parts = []
-            for node in self._plan.nodes:
-                count = self._ledger.steps.get(node.id)
+            for name in self._steps:
+                count = self._ledger.steps.get(name)
                 if count and (count.asked or count.rows_in):
                     calls, cached, tokens, errors, pace = _cells(count)
                     said = f"{calls} calls, {cached} cached, {tokens} tokens, {errors} errors"
-                    parts.append(f"{node.id} {self._amount(count)}, {said}{pace and f', {pace}'}")
+                    parts.append(f"{name} {self._amount(count)}, {said}{pace and f', {pace}'}")
             left = self._left()
             self.tell(f"[{time.monotonic() - self._started:.0f} s{left and f', about {left} left'}] {'; '.join(parts)}")
 
@@ -75,15 +118,15 @@ class Progress:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("step", "rows", "calls", "cached", "tokens", "errors", "rate"):
             table.add_column(name, justify="left" if name == "step" else "right")
-        for node in self._plan.nodes:
-            count = self._ledger.steps.get(node.id) or StepCount()
-            table.add_row(node.id, self._amount(count), *_cells(count))
+        for name in self._steps:
+            count = self._ledger.steps.get(name) or StepCount()
+            table.add_row(name, self._amount(count), *_cells(count))
         left = self._left()
         table.caption = f"{time.monotonic() - self._started:.0f} s{left and f', about {left} left'}"
         return table
 
     def _amount(self, count: StepCount) -> str:
-        total = self._total()
+        total = self._total() if count.total is None else count.total
         done = _done(count)
         return f"{done:,}" if total is None else f"{min(done, total):,}/{total:,}"
 
@@ -98,9 +141,9 @@ class Progress:
         """
         expected = float(self._total() or 0)
         done = wanted = 0.0
-        for node in self._plan.nodes:
-            count = self._ledger.steps.get(node.id) or StepCount()
-            if node.op.asks:
+        for name, asks in self._steps.items():
+            count = self._ledger.steps.get(name) or StepCount()
+            if asks:
                 wanted += expected
                 done += min(_done(count), expected)
             if count.rows_in:

@@ -4,9 +4,8 @@ Memory is bounded by the batches in flight: what must be seen whole (groups, wha
 read) waits in a DuckDB file in the run folder.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +19,8 @@ from gdo.errors import RunFailed
 from gdo.op import Scope
 from gdo.plan import Node, Plan, SourceNode
 from gdo.runners.base import Work, conform, keeps_numbers, numbered, one_batch
-from gdo.runners.feed import IN_FLIGHT, Batches, Feed, renumbered
+from gdo.runners.feed import Batches, Feed, renumbered
+from gdo.runners.flight import IN_FLIGHT, in_order
 from gdo.sink import Writer, open_writer
 from gdo.tables import Source
 
@@ -228,18 +228,7 @@ class DuckDBRunner:
     # Batches in flight
 
     def _ordered(self, work: Callable[[pa.RecordBatch], Out], batches: Batches) -> Iterator[Out]:
-        """Results in the order of their batches, `IN_FLIGHT` of them under way."""
-        flying: deque[Future[Out]] = deque()
-        try:
-            for batch in batches:
-                flying.append(self._pool.submit(work, batch))
-                if len(flying) >= IN_FLIGHT:
-                    yield flying.popleft().result()
-            while flying:
-                yield flying.popleft().result()
-        finally:
-            for future in flying:
-                future.cancel()
+        return in_order(self._pool, work, batches)
 
     def _check_edges(self) -> None:
         steps = self.desk.ledger.steps
