@@ -131,19 +131,19 @@ def answer_kind(op: Compiled) -> pa.DataType:
     return answer_fields(op.compiled.output, into="answer")[0].type
 
 
-def flat(columns: Sequence[pa.Array]) -> pa.RecordBatch:
+def flat(arguments: pa.RecordBatch) -> pa.RecordBatch:
     """Arguments as plain columns: those of a struct stand by themselves.
 
-    >>> flat([pa.array(["t"]), pa.array([{"a": 1}])]).to_pydict()
+    >>> flat(pa.RecordBatch.from_pydict({"0": ["t"], "1": [{"a": 1}]})).to_pydict()
     {'0': ['t'], '1.a': [1]}
     """
     found: dict[str, pa.Array] = {}
-    for place, column in enumerate(columns):
+    for place, column in zip(arguments.schema.names, arguments.columns, strict=True):
         if pa.types.is_struct(column.type) and column.type.num_fields:
             names = [part.name for part in column.type]
             found |= {f"{place}.{name}": part for name, part in zip(names, column.flatten(), strict=True)}
         else:
-            found[str(place)] = column
+            found[place] = column
     return pa.RecordBatch.from_pydict(found)
 
 

@@ -6,13 +6,14 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import duckdb
 import pyarrow as pa
 from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from gdo.database import message, scratch
-from gdo.errors import Faults, Finding
+from gdo.errors import Faults, Finding, GdoError
 from gdo.runners.function import Function
 from gdo.runners.session import Session
 
@@ -43,10 +44,12 @@ class Registry:
             raise Faults(Finding("udps", f"'{name}' is a function of this database already", hint) for name in clashes)
         for function in added:
             if function.struct is not None:
-                put(connection, internal(function.key), function, session.answer)
+                put(
+                    connection, internal(function.key), function.count, function.kind, partial(session.answer, function)
+                )
             if not function.json:
                 session.names.append(function.name)
-                put(connection, function.name, function, session.answer)
+                put(connection, function.name, function.count, function.kind, partial(session.answer, function))
             self.functions[function.key] = (function, session)
         for owner in before - {owner for _, owner in self.functions.values()}:
             owner.close()
@@ -100,15 +103,16 @@ def make_registry(connection: duckdb.DuckDBPyConnection) -> Registry:
 def put(
     connection: duckdb.DuckDBPyConnection,
     name: str,
-    function: Function,
-    answer: Callable[[Function, list[pa.Array]], pa.Array],
+    count: int,
+    kind: pa.DataType,
+    answer: Callable[[list[pa.Array]], pa.Array],
 ) -> None:
-    """Make one function known to a database."""
+    """Make a function of some arguments known to a database."""
 
     def called(*columns: pa.ChunkedArray) -> pa.Array:
-        return answer(function, [column.combine_chunks() for column in columns])
+        return answer([column.combine_chunks() for column in columns])
 
-    _create(connection, name, called, function.kind, function.count)
+    _create(connection, name, called, kind, count)
 
 
 def drop(connection: duckdb.DuckDBPyConnection, name: str) -> None:
@@ -151,4 +155,9 @@ def _names(connection: duckdb.DuckDBPyConnection) -> set[str]:
 
 def close_with(connection: duckdb.DuckDBPyConnection, session: Session) -> None:
     """Close a session when its connection is gone, or when Python ends."""
-    weakref.finalize(connection, session.close)
+
+    def close() -> None:
+        with contextlib.suppress(OSError, GdoError):  # the folder may be gone before us, and nobody would hear of it
+            session.close()
+
+    weakref.finalize(connection, close)

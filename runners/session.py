@@ -33,7 +33,22 @@ LONG_S = 2.0
 KEPT = 100_000
 """Failures that can be read before the folder is whole."""
 
-Work = tuple[Function, Known, pa.RecordBatch]
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be asked: rows whose answers go where they are known, and the arguments that are the same for each."""
+
+    function: Function
+    known: Known
+    rows: pa.RecordBatch
+    settled: Mapping[str, object]
+
+    def whole(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Some of the rows with all arguments."""
+        for place, value in self.settled.items():
+            listed = list(value) if isinstance(value, tuple) else value
+            rows = rows.append_column(place, pa.array([listed] * rows.num_rows))
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +191,7 @@ class Session:
         Raises:
             Faults, ModelUnready, RunFailed: nothing can be asked, or a failure under `on_error='fail'`.
         """
-        rows = flat(columns)
+        rows = flat(pa.RecordBatch.from_arrays(list(columns), names=[str(place) for place in range(len(columns))]))
         distinct = Distinct.of(rows, rows.schema.names)
         return distinct.spread(self.ask(function, distinct.rows))
 
@@ -189,26 +204,24 @@ class Session:
             self._renew()
             raise
 
-    def fill(self, work: Iterable[Work]) -> None:
+    def fill(self, questions: Sequence[Question]) -> None:
         """Ask rows of several functions in one stream, and keep their answers where each belongs.
 
         An interrupt sends nothing more, and what was answered is in the cache.
         """
         desk = self.open()
-        work = list(work)
-        for function, _, rows in work:
-            count = desk.ledger.step(function.name)
-            count.total = (count.total or 0) + rows.num_rows
+        for question in questions:
+            count = desk.ledger.step(question.function.name)
+            count.total = (count.total or 0) + question.rows.num_rows
         pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="gdo-sql")
 
-        def settle(piece: Work) -> None:
-            function, known, rows = piece
-            known.add(rows, self._asked(function, rows))
-            desk.ledger.add(function.name, rows_in=rows.num_rows, rows_out=rows.num_rows)
+        def settle(piece: tuple[Question, int]) -> None:
+            question, start = piece
+            rows = question.rows.slice(start, MAX_ROWS)
+            question.known.add(rows, self._asked(question.function, question.whole(rows)))
+            desk.ledger.add(question.function.name, rows_in=rows.num_rows, rows_out=rows.num_rows)
 
-        pieces = ((function, known, rows.slice(start, MAX_ROWS))
-                  for function, known, rows in work
-                  for start in range(0, rows.num_rows, MAX_ROWS))  # fmt: skip
+        pieces = ((question, start) for question in questions for start in range(0, question.rows.num_rows, MAX_ROWS))
         try:
             # Where a failure ends the query, nothing more is under way than what may fail.
             for _ in in_order(pool, settle, pieces, 1 if self.means.on_error == "fail" else IN_FLIGHT):

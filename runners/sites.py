@@ -5,7 +5,7 @@ HAVING for one in the select list, and only those that reach it in a CASE, an AN
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -92,8 +92,11 @@ def has_site(tree: object) -> bool:
     return any(SITE in node for node in nodes(tree))
 
 
-def find_sites(node: Tree) -> list[Site]:
-    """The marked calls of a statement's node, each with the query of its inputs or why there is none."""
+def find_sites(node: Tree, parts: Callable[[Tree], Iterable[Tree]]) -> list[Site]:
+    """The marked calls of a statement's node, each with the query of its inputs or why there is none.
+
+    `parts` gives the arguments of a call that differ from row to row.
+    """
     finder = _Finder()
     finder.query(node, Scope())
     found = {site.number for site in finder.sites}
@@ -106,7 +109,7 @@ def find_sites(node: Tree) -> list[Site]:
         site.reason = site.place.reason or site.place.scope.reason
         if any(argument.get("name") for argument in site.call["arguments"]):
             site.reason = site.reason or "it has named arguments"
-        site.inputs = None if site.reason else _inputs(site)
+        site.inputs = None if site.reason else _inputs(site, [plain(part) for part in parts(site.call)])
     return finder.sites
 
 
@@ -252,8 +255,8 @@ def _unless(condition: Tree) -> Tree:
     return when(condition, false, TRUE)
 
 
-def _inputs(site: Site) -> Tree:
-    """The SELECT of the distinct arguments of a call."""
+def _inputs(site: Site, parts: list[Tree]) -> Tree:
+    """The SELECT of the distinct parts of a call."""
     place, node = site.place, site.place.node
     grouped = place.clause in {"having", "window", "qualify", "select"} and is_aggregated(node)
     clauses: Tree = {
@@ -271,8 +274,7 @@ def _inputs(site: Site) -> Tree:
                     "having": having or TRUE}  # fmt: skip
     if place.clause in {"qualify", "select"}:
         clauses["qualify"] = conjunction(list(place.others)) if place.clause == "qualify" else node.get("qualify")
-    arguments = [plain(argument["expression"]) for argument in site.call["arguments"]]
-    chosen = _distinct(arguments, site.guards, table, clauses)
+    chosen = _distinct(parts, site.guards, table, clauses)
     chosen["cte_map"] = {"map": list(place.scope.ctes)} if place.scope.ctes else {}
     return copy.deepcopy(chosen)
 

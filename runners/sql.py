@@ -9,41 +9,24 @@ import contextlib
 import copy
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import duckdb
 import pyarrow as pa
 
 from gdo.database import message, nodes
-from gdo.errors import Faults, RunFailed
-from gdo.runners.function import Function, flat
-from gdo.runners.known import Known
+from gdo.errors import Faults, RunFailed, nearest
+from gdo.runners.function import Function
+from gdo.runners.group import Group, arguments, constant
 from gdo.runners.normal import name_columns, normalise
 from gdo.runners.registry import OWN, Registry, drop, put
-from gdo.runners.session import Session, Work
+from gdo.runners.session import Question, Session
 from gdo.runners.sites import Site, find_sites, mark
 from gdo.runners.stable import Doubts
-from gdo.runners.syntax import SITE, Tree, parse, place, same, statement_of, write, write_expression
+from gdo.runners.syntax import SITE, Tree, call, parse, place, same, statement_of, write, write_expression
 
 _numbers = itertools.count(1)
-Variant = tuple[str, int, pa.DataType]
-"""What tells functions apart that look answers up: `prompt` has a result of another type for each schema."""
 _TYPED = 3
 """The arguments of a `prompt` with a schema."""
-
-
-@dataclass
-class Group:
-    """Equal calls in a query: they are answered alike, and so rewritten alike."""
-
-    function: Function
-    session: Session
-    text: str
-    reason: str = ""
-    """Why the calls stay as they are."""
-    doubt: str = ""
-    """Why an input may come up that was not foreseen; it is asked when it does."""
-    sites: list[Site] = field(default_factory=list)
 
 
 class Prepared:
@@ -60,13 +43,14 @@ class Prepared:
         self.registry = registry
         self.note = ""
         """Why nothing of the query is rewritten."""
+        self.columns: list[tuple[str, str]] = []
+        """The names and types of the result."""
         self.groups: dict[str, Group] = {}
         self.rounds: list[list[Site]] = []
         self.sql = query
         """The query as it runs in the end."""
         self._number = next(_numbers)
-        self._known: dict[Variant, Known] = {}
-        self._lookups: dict[tuple[Variant, bool], str] = {}
+        self._lookups: dict[str, str] = {}
         for _, session in registry.functions.values():
             session.fault = None
         tree = parse(query)
@@ -100,14 +84,18 @@ class Prepared:
         self._check_calls(tree, query)
         self._take_only_fields(tree)
         name_columns(tree)
-        self._describe(write(tree))
-        tree = self._normal(tree)
-        mark(tree, names)
+        self._describe(write(_clean(tree)))
+        self._tree = self._normal(tree)
+        mark(self._tree, names)
         doubts = Doubts(self.connection)
-        for site in find_sites(tree["statements"][0]["node"]):
-            self._grouped(site, doubts)
+        for site in find_sites(self._node, lambda part: arguments(part, self._function(part)[0])[0].values()):
+            self._group(site).add(site, self._refusal(site.inputs), doubts)
         self._order()
-        self._tree = tree
+
+    @property
+    def _node(self) -> Tree:
+        node: Tree = self._tree["statements"][0]["node"]
+        return node
 
     def _describe(self, query: str) -> None:
         """Have DuckDB accept the query, and say what its columns are."""
@@ -119,69 +107,72 @@ class Prepared:
 
     def _check_calls(self, tree: Tree, query: str) -> None:
         """The number of arguments, and templates, labels and schemas that stand in the query."""
-        for call in [node for node in nodes(tree) if SITE in node]:
-            if any(argument.get("name") for argument in call["arguments"]):
+        for called in [node for node in nodes(tree) if SITE in node]:
+            if any(argument.get("name") for argument in called["arguments"]):
                 continue  # by name: for DuckDB to put in order
-            where = place(query, call.get("query_location"))
-            function = self._function(call)[0]
-            given = len(call["arguments"])
-            if given != function.count:
-                takes = f"{function.name} takes {function.count} arguments ({function.signature}), not {given}"
-                raise Faults.one(where, takes)
+            where = place(query, called.get("query_location"))
             try:
-                settled = [_constant(call["arguments"][at]["expression"]) for at in function.settles]
-                if None not in settled and settled:
-                    function.step(tuple(settled))
+                self._check_call(called)
             except Faults as error:
-                raise Faults.one(where, f"{function.name}: {error.findings[0].what}", error.findings[0].hint) from None
+                fault = error.findings[0]
+                raise Faults.one(where, f"{called['function_name']}: {fault.what}", fault.hint) from None
+
+    def _check_call(self, called: Tree) -> None:
+        function = self._function(called)[0]
+        given = len(called["arguments"])
+        if given != function.count:
+            raise Faults.one("", f"takes {function.count} arguments ({function.signature}), not {given}")
+        settled = tuple(constant(called["arguments"][at]["expression"]) for at in function.settles)
+        if settled and None not in settled:
+            op = function.step(settled)
+            names = [name.partition(".")[2] for name in arguments(called, function)[0]]
+            lacking = sorted(op.compiled.columns - set(names))
+            if function.struct is not None and all(names) and lacking:
+                raise Faults.one(
+                    "", f"the template reads '{lacking[0]}', which its struct does not have", nearest(lacking[0], names)
+                )
 
     def _take_only_fields(self, tree: Tree) -> None:
         """`f(x).brand` is `f(x)` where a brand is all that f gives: its result is then no struct."""
         for node in list(nodes(tree)):
             if node.get("type") == "STRUCT_EXTRACT" and SITE in node["children"][0]:
-                call, name = node["children"]
-                if self._function(call)[0].only == _constant(name):
-                    alias = node.get("alias") or _constant(name)
+                called, name = node["children"]
+                if self._function(called)[0].only == constant(name):
+                    alias = node.get("alias") or constant(name)
                     node.clear()
-                    node |= {**call, "alias": alias}
+                    node |= {**called, "alias": alias}
 
-    def _function(self, call: Tree) -> tuple[Function, Session]:
-        name = str(call["function_name"]).lower()
-        if name == "prompt" and len(call["arguments"]) == _TYPED:
+    def _function(self, called: Tree) -> tuple[Function, Session]:
+        name = str(called["function_name"]).lower()
+        if name == "prompt" and len(called["arguments"]) == _TYPED:
             function, session = self.registry.functions["prompt json"]
-            schema = _constant(call["arguments"][2]["expression"])
+            schema = constant(called["arguments"][2]["expression"])
             return (function.typed(schema) if isinstance(schema, str) else function), session
         return self.registry.functions[name]
 
     def _normal(self, tree: Tree) -> Tree:
         """The plainer form, where DuckDB accepts it."""
         normal = copy.deepcopy(tree)
-        normalise(normal, self._binds)
-        return normal if self._binds(normal["statements"][0]["node"]) else tree
+        normalise(normal, lambda node: not self._refusal(node))
+        return tree if normal == tree or self._refusal(normal["statements"][0]["node"]) else normal
 
-    def _binds(self, node: Tree) -> bool:
-        return not self._refusal(write(statement_of(_clean(node))))
-
-    def _refusal(self, query: str) -> str:
+    def _refusal(self, node: Tree | None) -> str:
+        """Why DuckDB does not accept a SELECT; nothing where it does."""
         try:
-            self.connection.sql(f"DESCRIBE {query}").fetchall()
+            if node is not None:
+                self.connection.sql(f"DESCRIBE {write(statement_of(_clean(node)))}").fetchall()
         except duckdb.Error as error:
             return message(error)
         return ""
 
-    def _grouped(self, site: Site, doubts: Doubts) -> None:
-        """Put a call to its equals; one that cannot be rewritten keeps all of them from it."""
-        function, session = self._function(site.call)
-        text = write_expression(_clean(site.call))
-        group = self.groups.setdefault(same(site.call), Group(function, session, text))
-        group.sites.append(site)
-        if function.json and not site.reason:
-            site.reason = "its schema is not a constant"
-        if not site.reason and site.inputs is not None:
-            refusal = self._refusal(write(statement_of(_clean(site.inputs))))
-            site.reason = refusal and f"its inputs cannot be read by themselves: {refusal}"
-        group.reason = group.reason or site.reason
-        group.doubt = group.doubt or (doubts.about(site.inputs) if site.inputs is not None else "")
+    def _group(self, site: Site) -> Group:
+        """The equals of a call."""
+        key = same(site.call)
+        if key not in self.groups:
+            function, session = self._function(site.call)
+            text = write_expression(_clean(site.call))
+            self.groups[key] = Group(function, session, text, *arguments(site.call, function))
+        return self.groups[key]
 
     def _order(self) -> None:
         """The rounds: a call waits for those that its inputs depend on."""
@@ -207,40 +198,33 @@ class Prepared:
             Faults, ModelUnready, RunFailed: as the functions do.
         """
         for sites in self.rounds:
-            work: dict[Session, list[Work]] = {}
-            read: set[tuple[str, str]] = set()
+            work: dict[Session, list[Question]] = {}
             for site in sites:
                 group = self.groups[same(site.call)]
-                query = self.inputs(site)
-                if group.reason or (group.function.name, query) in read:
-                    continue
-                read.add((group.function.name, query))
-                known = self._answers(group.function)
-                for rows in self._rows(query, group):
-                    work.setdefault(group.session, []).append((group.function, known, known.missing(rows)))
-            for session, pieces in work.items():
-                session.fill(pieces)
+                for rows in self._rows(site, group):
+                    work.setdefault(group.session, []).append(group.question(rows))
+            for session, questions in work.items():
+                session.fill(questions)
         if self.groups:
-            self.sql = self.written(self._tree["statements"][0]["node"])
+            self.sql = self.written(self._node)
 
-    def inputs(self, site: Site) -> str:
-        """The query of the distinct inputs of a call."""
-        assert site.inputs is not None  # noqa: S101 (a site in a round has them)
-        return self.written(site.inputs)
-
-    def _rows(self, query: str, group: Group) -> Iterator[pa.RecordBatch]:
-        """The distinct arguments of a call; where they cannot be read after all, the call stays as it is."""
+    def _rows(self, site: Site, group: Group) -> Iterator[pa.RecordBatch]:
+        """The distinct inputs of a call; where they cannot be read after all, the call stays as it is."""
+        if group.reason or site.inputs is None:
+            return
         try:
-            table = self.connection.sql(query).to_arrow_table()
+            table = self.connection.sql(self.written(site.inputs)).to_arrow_table()
         except duckdb.Error as error:
-            if isinstance(self._told(error), RunFailed) and not self._aborted():
-                group.reason = f"its inputs cannot be read by themselves: {message(error)}"
-                return
-            raise self._told(error) from None
+            told = self._told(error)
+            if not isinstance(told, RunFailed) or self._aborted():
+                raise told from None
+            group.reason = f"its inputs cannot be read by themselves: {message(error)}"
+            return
         for batch in table.to_batches():
-            yield flat(batch.columns)
+            yield group.rows(batch.columns)
 
     def _aborted(self) -> bool:
+        """Whether an error has ended the transaction of the user's, so that nothing more can be run in it."""
         try:
             self.connection.sql("SELECT 1").fetchall()
         except duckdb.Error:
@@ -251,30 +235,18 @@ class Prepared:
         """A node as SQL, with calls whose answers are known by the functions that look them up."""
         node = copy.deepcopy(node)
         calls = [(part, self.groups.get(same(part))) for part in nodes(node) if SITE in part]
-        for part, group in calls:
+        for part, group in reversed(calls):  # the inner ones first: an outer one hands them on
             if group is not None and not group.reason:
-                name = self._lookup(group.function, group.session, closed=not group.doubt)
-                part |= {"function_name": name, "qualified_name": {"path": [name]}}
+                parts = list(arguments(part, group.function)[0].values())
+                part.update(call(self._lookup(group), parts))
         return write(statement_of(_clean(node)))
 
-    def _answers(self, function: Function) -> Known:
-        return self._known.setdefault(_variant(function), Known(function.kind))
-
-    def _lookup(self, function: Function, session: Session, *, closed: bool) -> str:
-        """The function that looks up what was asked; one that is not `closed` asks for what was not."""
-        key = (_variant(function), closed)
+    def _lookup(self, group: Group) -> str:
+        """The function that looks up the answers of a group."""
+        key = group.text
         if key not in self._lookups:
-            known = self._answers(function)
-
-            def found(called: Function, columns: list[pa.Array]) -> pa.Array:
-                rows = flat(columns)
-                missing = known.missing(rows) if not closed else rows.slice(0, 0)
-                if missing.num_rows:
-                    known.add(missing, session.ask(called, missing))
-                return known.find(rows)
-
             name = f"{OWN}{self._number}_{len(self._lookups)}"
-            put(self.connection, name, function, found)
+            put(self.connection, name, len(group.parts), group.function.kind, group.look_up)
             self._lookups[key] = name
         return self._lookups[key]
 
@@ -283,19 +255,13 @@ class Prepared:
     @contextlib.contextmanager
     def shown(self, *, quiet: bool) -> Iterator[None]:
         """Progress on standard error while the body runs, once it takes long."""
-        sessions = {id(group.session): group.session for group in self.groups.values()}
-        with contextlib.ExitStack() as stack:
-            for session in sessions.values():
-                names = sorted({group.function.name for group in self.groups.values() if group.session is session})
-                stack.enter_context(session.shown(names, quiet=quiet))
-            yield
-
-    def report(self) -> dict[str, dict[str, object]]:
-        """The totals of each function so far."""
-        found: dict[str, dict[str, object]] = {}
+        names: dict[Session, list[str]] = {}
         for group in self.groups.values():
-            found |= {name: facts for name, facts in group.session.report.items() if name == group.function.name}
-        return found
+            names.setdefault(group.session, []).append(group.function.name)
+        with contextlib.ExitStack() as stack:
+            for session, called in names.items():
+                stack.enter_context(session.shown(sorted(called), quiet=quiet))
+            yield
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
@@ -314,9 +280,19 @@ class Prepared:
         return RunFailed(f"query: {message(error)}")
 
     def _hint(self, said: str) -> str:
-        if "Scalar Function with name" not in said:
-            return ""
-        return f"prompt functions here: {', '.join(_visible(self.registry))}"
+        """What DuckDB would suggest; the prompt functions where it knows no function of a name."""
+        if "Scalar Function with name" in said:
+            visible = [function.name for function, _ in self.registry.functions.values() if not function.json]
+            return f"prompt functions here: {', '.join(visible)}"
+        hints = [line for line in said.splitlines()[1:] if line.startswith(("Did you mean", "Candidate bindings"))]
+        return hints[0] if hints else ""
+
+    def report(self) -> dict[str, dict[str, object]]:
+        """The totals of each function so far."""
+        found: dict[str, dict[str, object]] = {}
+        for group in self.groups.values():
+            found |= {name: facts for name, facts in group.session.report.items() if name == group.function.name}
+        return found
 
     def explain(self) -> str:
         """How the query is run: what is asked over which inputs, in which order, and what runs as it is and why."""
@@ -324,34 +300,16 @@ class Prepared:
         for number, sites in enumerate(self.rounds, 1):
             for site in sites:
                 group = self.groups[same(site.call)]
-                if not group.reason:
-                    doubt = f"; one that comes up later is asked then, for {group.doubt}" if group.doubt else ""
-                    lines += [f"{number}. {group.text}: asked once for each row of{doubt}", f"   {self.inputs(site)}"]
-        for group in self.groups.values():
-            if group.reason:
-                lines.append(f"as it is: {group.text}: {group.reason}")
-        last = self.written(self._tree["statements"][0]["node"]) if self.groups else self.sql
+                if not group.reason and site.inputs is not None:
+                    doubt = f" (one that comes up later is asked then: {group.doubt})" if group.doubt else ""
+                    lines += [
+                        f"{number}. {group.text} is asked for each row of{doubt}",
+                        f"   {self.written(site.inputs)}",
+                    ]
+        lines += [f"as it is: {group.text}: {group.reason}" for group in self.groups.values() if group.reason]
         lines += [f"as it is: {self.note}"] if self.note else []
+        last = self.written(self._node) if self.groups else self.sql
         return "\n".join([*lines, "then" if self.rounds else "runs", f"   {last}"])
-
-
-def _variant(function: Function) -> Variant:
-    return function.name, function.count, function.kind
-
-
-def _visible(registry: Registry) -> list[str]:
-    return [function.name for function, _ in registry.functions.values() if not function.json]
-
-
-def _constant(expression: Tree) -> object:
-    """A text, or a list of them as a tuple, that stands in the query; None for anything else."""
-    literal = expression.get("literal") or {}
-    if expression.get("class") == "CONSTANT" and literal.get("kind") == "STRING":
-        return str(literal["text"])
-    if expression.get("function_name") == "list_value":
-        texts = [_constant(argument["expression"]) for argument in expression.get("arguments", [])]
-        return tuple(texts) if texts and all(isinstance(text, str) for text in texts) else None
-    return None
 
 
 def _clean(node: Tree) -> Tree:
