@@ -51,10 +51,8 @@ def one_run(side: str, url: str, rows: int, distinct: int) -> dict[str, float]:
             gdo.sql(con, QUERY)
         before = count(url)
         started = time.perf_counter()
-        if side == "plain":
-            table = con.sql(QUERY).to_arrow_table()
-        else:
-            table = gdo.sql(con, CHEAP if side == "cheap" else QUERY).table
+        query = CHEAP if side == "cheap" else QUERY
+        table = con.sql(query).to_arrow_table() if side == "plain" else gdo.sql(con, query).table
         seconds = time.perf_counter() - started
         assert side == "cheap" or table.num_rows == rows
         return {"seconds": seconds, "calls": count(url) - before}

@@ -4,12 +4,22 @@ Columns keep the names that they had; aliases and ordinals stand for themselves;
 of the rows; a LIMIT comes before the prompts of its select list.
 """
 
-import copy
 from collections.abc import Callable, Iterator
 
 from gdo.database import nodes
 from gdo.runners.sites import has_site, is_aggregated
-from gdo.runners.syntax import SITE, Tree, column, conjunction, conjuncts, own_nodes, plain, select, write_expression
+from gdo.runners.syntax import (
+    SITE,
+    Tree,
+    column,
+    conjunction,
+    conjuncts,
+    copied,
+    own_nodes,
+    plain,
+    select,
+    write_expression,
+)
 
 Binds = Callable[[Tree], bool]
 """Whether DuckDB accepts a SELECT."""
@@ -107,7 +117,7 @@ def _probe(node: Tree, statement: Tree, name: str) -> Tree:
     entries = [entry for part in nodes(statement) for entry in (part.get("cte_map") or {}).get("map", [])]
     probe = select([column(name)], node["from_table"])
     unique = {str(entry["key"]).lower(): entry for entry in entries}
-    return copy.deepcopy({**probe, "cte_map": {"map": list(unique.values())}} if unique else probe)
+    return copied({**probe, "cte_map": {"map": list(unique.values())}} if unique else probe)
 
 
 def _move_join_conditions(node: Tree) -> None:
@@ -150,7 +160,7 @@ def _limit_first(node: Tree) -> None:
         return
     table = node["from_table"]
     starred = any(part.get("class") == "STAR" for part in own_nodes(node["select_list"]))
-    inner = copy.deepcopy({key: part for key, part in node.items() if key in {"where_clause", "modifiers"}})
+    inner = copied({key: part for key, part in node.items() if key in {"where_clause", "modifiers"}})
     if table.get("type") in {"BASE_TABLE", "SUBQUERY", "TABLE_FUNCTION"}:
         alias = table.get("alias") or table.get("table_name")
         chosen: list[Tree] = [{"class": "STAR", "type": "STAR"}]

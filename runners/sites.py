@@ -4,7 +4,6 @@ The inputs of a call are what the rest of its SELECT leaves: the rows after FROM
 HAVING for one in the select list, and only those that reach it in a CASE, an AND, an OR or a COALESCE.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,6 +16,7 @@ from gdo.runners.syntax import (
     column,
     conjunction,
     conjuncts,
+    copied,
     is_aggregate,
     operator,
     own_nodes,
@@ -276,7 +276,7 @@ def _inputs(site: Site, parts: list[Tree]) -> Tree:
         clauses["qualify"] = conjunction(list(place.others)) if place.clause == "qualify" else node.get("qualify")
     chosen = _distinct(parts, site.guards, table, clauses)
     chosen["cte_map"] = {"map": list(place.scope.ctes)} if place.scope.ctes else {}
-    return copy.deepcopy(chosen)
+    return copied(chosen)
 
 
 def _distinct(arguments: list[Tree], guards: tuple[Tree, ...], table: Tree, clauses: Tree) -> Tree:

@@ -6,7 +6,6 @@ look them up. What cannot be read that way runs as it is, and `explain` says why
 """
 
 import contextlib
-import copy
 import itertools
 from collections.abc import Iterator
 
@@ -22,7 +21,7 @@ from gdo.runners.registry import OWN, Registry, drop, put
 from gdo.runners.session import Question, Session
 from gdo.runners.sites import Site, find_sites, mark
 from gdo.runners.stable import Doubts
-from gdo.runners.syntax import SITE, Tree, call, parse, place, same, statement_of, write, write_expression
+from gdo.runners.syntax import SITE, Tree, call, copied, parse, place, same, statement_of, write, write_expression
 
 _numbers = itertools.count(1)
 _TYPED = 3
@@ -152,7 +151,7 @@ class Prepared:
 
     def _normal(self, tree: Tree) -> Tree:
         """The plainer form, where DuckDB accepts it."""
-        normal = copy.deepcopy(tree)
+        normal = copied(tree)
         normalise(normal, lambda node: not self._refusal(node))
         return tree if normal == tree or self._refusal(normal["statements"][0]["node"]) else normal
 
@@ -199,21 +198,30 @@ class Prepared:
         """
         for sites in self.rounds:
             work: dict[Session, list[Question]] = {}
-            for site in sites:
-                group = self.groups[same(site.call)]
-                for rows in self._rows(site, group):
+            for group, query in self._queries(sites):
+                for rows in self._rows(query, group):
                     work.setdefault(group.session, []).append(group.question(rows))
             for session, questions in work.items():
                 session.fill(questions)
         if self.groups:
             self.sql = self.written(self._node)
 
-    def _rows(self, site: Site, group: Group) -> Iterator[pa.RecordBatch]:
+    def _queries(self, sites: list[Site]) -> Iterator[tuple[Group, str]]:
+        """The queries of the inputs of a round, each once."""
+        seen: set[tuple[str, str]] = set()
+        for site in sites:
+            group = self.groups[same(site.call)]
+            if group.reason or site.inputs is None:
+                continue
+            query = self.written(site.inputs)
+            if (group.text, query) not in seen:
+                seen.add((group.text, query))
+                yield group, query
+
+    def _rows(self, query: str, group: Group) -> Iterator[pa.RecordBatch]:
         """The distinct inputs of a call; where they cannot be read after all, the call stays as it is."""
-        if group.reason or site.inputs is None:
-            return
         try:
-            table = self.connection.sql(self.written(site.inputs)).to_arrow_table()
+            table = self.connection.sql(query).to_arrow_table()
         except duckdb.Error as error:
             told = self._told(error)
             if not isinstance(told, RunFailed) or self._aborted():
@@ -233,7 +241,7 @@ class Prepared:
 
     def written(self, node: Tree) -> str:
         """A node as SQL, with calls whose answers are known by the functions that look them up."""
-        node = copy.deepcopy(node)
+        node = copied(node)
         calls = [(part, self.groups.get(same(part))) for part in nodes(node) if SITE in part]
         for part, group in reversed(calls):  # the inner ones first: an outer one hands them on
             if group is not None and not group.reason:
@@ -298,14 +306,9 @@ class Prepared:
         """How the query is run: what is asked over which inputs, in which order, and what runs as it is and why."""
         lines: list[str] = []
         for number, sites in enumerate(self.rounds, 1):
-            for site in sites:
-                group = self.groups[same(site.call)]
-                if not group.reason and site.inputs is not None:
-                    doubt = f" (one that comes up later is asked then: {group.doubt})" if group.doubt else ""
-                    lines += [
-                        f"{number}. {group.text} is asked for each row of{doubt}",
-                        f"   {self.written(site.inputs)}",
-                    ]
+            for group, query in self._queries(sites):
+                doubt = f" (one that comes up later is asked then: {group.doubt})" if group.doubt else ""
+                lines += [f"{number}. {group.text} is asked for each row of{doubt}", f"   {query}"]
         lines += [f"as it is: {group.text}: {group.reason}" for group in self.groups.values() if group.reason]
         lines += [f"as it is: {self.note}"] if self.note else []
         last = self.written(self._node) if self.groups else self.sql
@@ -314,7 +317,7 @@ class Prepared:
 
 def _clean(node: Tree) -> Tree:
     """A copy without the numbers of calls, as DuckDB reads it."""
-    node = copy.deepcopy(node)
+    node = copied(node)
     for part in nodes(node):
         part.pop(SITE, None)
     return node
