@@ -7,7 +7,8 @@ of the rows; a LIMIT comes before the prompts of its select list.
 from collections.abc import Callable, Iterator
 
 from gdo.database import nodes
-from gdo.runners.sites import has_site, is_aggregated
+from gdo.runners.inputs import is_aggregated
+from gdo.runners.sites import has_site
 from gdo.runners.syntax import (
     SITE,
     Tree,

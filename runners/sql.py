@@ -13,19 +13,17 @@ import duckdb
 import pyarrow as pa
 
 from gdo.database import message, nodes
-from gdo.errors import Faults, RunFailed, nearest
-from gdo.runners.function import Function
-from gdo.runners.group import Group, arguments, constant
+from gdo.errors import Faults, RunFailed
+from gdo.runners.calls import Calls
+from gdo.runners.group import Group, arguments
 from gdo.runners.normal import name_columns, normalise
 from gdo.runners.registry import OWN, Registry, drop, put
 from gdo.runners.session import Question, Session
 from gdo.runners.sites import Site, find_sites, mark
 from gdo.runners.stable import Doubts
-from gdo.runners.syntax import SITE, Tree, call, copied, parse, place, same, statement_of, write, write_expression
+from gdo.runners.syntax import SITE, Tree, call, copied, parse, same, statement_of, write, write_expression
 
 _numbers = itertools.count(1)
-_TYPED = 3
-"""The arguments of a `prompt` with a schema."""
 
 
 class Prepared:
@@ -40,6 +38,7 @@ class Prepared:
     def __init__(self, connection: duckdb.DuckDBPyConnection, registry: Registry, query: str) -> None:
         self.connection = connection
         self.registry = registry
+        self.calls = Calls(registry)
         self.note = ""
         """Why nothing of the query is rewritten."""
         self.columns: list[tuple[str, str]] = []
@@ -80,14 +79,14 @@ class Prepared:
             self.note = "DuckDB gives no tree of it" if tree is None else "it calls no prompt function"
             self._describe(query)
             return
-        self._check_calls(tree, query)
-        self._take_only_fields(tree)
+        self.calls.check(tree, query)
+        self.calls.take_only_fields(tree)
         name_columns(tree)
         self._describe(write(_clean(tree)))
         self._tree = self._normal(tree)
         mark(self._tree, names)
         doubts = Doubts(self.connection)
-        for site in find_sites(self._node, lambda part: arguments(part, self._function(part)[0])[0].values()):
+        for site in find_sites(self._node, lambda part: arguments(part, self.calls.function(part)[0])[0].values()):
             self._group(site).add(site, self._refusal(site.inputs), doubts)
         self._order()
 
@@ -103,51 +102,6 @@ class Prepared:
         except duckdb.Error as error:
             raise self._told(error, bound=True) from None
         self.columns = [(str(row[0]), str(row[1])) for row in rows]
-
-    def _check_calls(self, tree: Tree, query: str) -> None:
-        """The number of arguments, and templates, labels and schemas that stand in the query."""
-        for called in [node for node in nodes(tree) if SITE in node]:
-            if any(argument.get("name") for argument in called["arguments"]):
-                continue  # by name: for DuckDB to put in order
-            where = place(query, called.get("query_location"))
-            try:
-                self._check_call(called)
-            except Faults as error:
-                fault = error.findings[0]
-                raise Faults.one(where, f"{called['function_name']}: {fault.what}", fault.hint) from None
-
-    def _check_call(self, called: Tree) -> None:
-        function = self._function(called)[0]
-        given = len(called["arguments"])
-        if given != function.count:
-            raise Faults.one("", f"takes {function.count} arguments ({function.signature}), not {given}")
-        settled = tuple(constant(called["arguments"][at]["expression"]) for at in function.settles)
-        if settled and None not in settled:
-            op = function.step(settled)
-            names = [name.partition(".")[2] for name in arguments(called, function)[0]]
-            lacking = sorted(op.compiled.columns - set(names))
-            if function.struct is not None and all(names) and lacking:
-                raise Faults.one(
-                    "", f"the template reads '{lacking[0]}', which its struct does not have", nearest(lacking[0], names)
-                )
-
-    def _take_only_fields(self, tree: Tree) -> None:
-        """`f(x).brand` is `f(x)` where a brand is all that f gives: its result is then no struct."""
-        for node in list(nodes(tree)):
-            if node.get("type") == "STRUCT_EXTRACT" and SITE in node["children"][0]:
-                called, name = node["children"]
-                if self._function(called)[0].only == constant(name):
-                    alias = node.get("alias") or constant(name)
-                    node.clear()
-                    node |= {**called, "alias": alias}
-
-    def _function(self, called: Tree) -> tuple[Function, Session]:
-        name = str(called["function_name"]).lower()
-        if name == "prompt" and len(called["arguments"]) == _TYPED:
-            function, session = self.registry.functions["prompt json"]
-            schema = constant(called["arguments"][2]["expression"])
-            return (function.typed(schema) if isinstance(schema, str) else function), session
-        return self.registry.functions[name]
 
     def _normal(self, tree: Tree) -> Tree:
         """The plainer form, where DuckDB accepts it."""
@@ -168,7 +122,7 @@ class Prepared:
         """The equals of a call."""
         key = same(site.call)
         if key not in self.groups:
-            function, session = self._function(site.call)
+            function, session = self.calls.function(site.call)
             text = write_expression(_clean(site.call))
             self.groups[key] = Group(function, session, text, *arguments(site.call, function))
         return self.groups[key]

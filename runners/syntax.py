@@ -15,6 +15,7 @@ Tree = dict[str, Any]
 SITE = "site"
 """The key of a call's number among the calls of prompt functions: how a copy of it is told."""
 TRUE: Tree = {"class": "CONSTANT", "type": "VALUE_CONSTANT", "literal": {"kind": "BOOLEAN", "text": "true"}}
+FALSE: Tree = {**TRUE, "literal": {"kind": "BOOLEAN", "text": "false"}}
 _COMPACT = "skip_null := true, skip_empty := true, skip_default := true"
 
 
