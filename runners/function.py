@@ -39,6 +39,17 @@ class Function:
     only: str = ""
     """The name of a UDP's only field."""
 
+    def flat(self, arguments: pa.RecordBatch) -> pa.RecordBatch:
+        """Arguments by their places as plain columns: what is in the struct stands by itself, under `1.title`."""
+        place = arguments.schema.get_field_index(str(self.struct))
+        if place < 0 or not pa.types.is_struct(arguments.column(place).type):
+            return arguments
+        column = arguments.column(place)
+        found = dict(zip(arguments.schema.names, arguments.columns, strict=True))
+        del found[str(self.struct)]
+        names = [f"{self.struct}.{part.name}" for part in column.type]
+        return pa.RecordBatch.from_pydict(found | dict(zip(names, column.flatten(), strict=True)))
+
     @property
     def key(self) -> str:
         """Its name in a registry: `prompt` of two arguments and of three are two functions."""
@@ -52,7 +63,7 @@ class Function:
         return ", ".join((*self.inputs, "labels")) if self.settles else ", ".join(self.inputs)
 
     def answer(self, rows: pa.RecordBatch, asking: Asking) -> pa.Array:
-        """The answers to rows that `flat` made of arguments.
+        """The answers to rows of arguments that `flat` made plain.
 
         Raises:
             Faults: a template, labels or a schema are wrong, or a template reads what its row does not have.
@@ -129,22 +140,6 @@ class Function:
 def answer_kind(op: Compiled) -> pa.DataType:
     """The type of a step's answer: a struct, or the bare type where it has one field."""
     return answer_fields(op.compiled.output, into="answer")[0].type
-
-
-def flat(arguments: pa.RecordBatch) -> pa.RecordBatch:
-    """Arguments as plain columns: those of a struct stand by themselves.
-
-    >>> flat(pa.RecordBatch.from_pydict({"0": ["t"], "1": [{"a": 1}]})).to_pydict()
-    {'0': ['t'], '1.a': [1]}
-    """
-    found: dict[str, pa.Array] = {}
-    for place, column in zip(arguments.schema.names, arguments.columns, strict=True):
-        if pa.types.is_struct(column.type) and column.type.num_fields:
-            names = [part.name for part in column.type]
-            found |= {f"{place}.{name}": part for name, part in zip(names, column.flatten(), strict=True)}
-        else:
-            found[place] = column
-    return pa.RecordBatch.from_pydict(found)
 
 
 def _fixed(value: object) -> object:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from gdo.runners.function import Function, flat
+from gdo.runners.function import Function
 from gdo.runners.known import Known
 from gdo.runners.session import Question, Session
 from gdo.runners.sites import Site
@@ -47,8 +47,7 @@ class Group:
 
     def rows(self, columns: list[pa.Array]) -> pa.RecordBatch:
         """The parts of calls as rows."""
-        named = pa.RecordBatch.from_arrays(columns, names=list(self.parts))
-        return flat(named) if any(pa.types.is_struct(column.type) for column in columns) else named
+        return self.function.flat(pa.RecordBatch.from_arrays(columns, names=list(self.parts)))
 
     def question(self, rows: pa.RecordBatch) -> Question:
         """What is to be asked of rows: those that are not known, and each once."""
@@ -68,7 +67,7 @@ def constant(expression: Tree) -> object:
     """A text, or a list of them as a tuple, that stands in the query; None for anything else."""
     literal = expression.get("literal") or {}
     if expression.get("class") == "CONSTANT" and literal.get("kind") == "STRING":
-        return str(literal["text"])
+        return str(literal.get("text", ""))
     if expression.get("function_name") == "list_value":
         texts = [constant(argument["expression"]) for argument in expression.get("arguments", [])]
         return tuple(texts) if texts and all(isinstance(text, str) for text in texts) else None

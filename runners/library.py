@@ -15,6 +15,7 @@ from gdo.errors import Faults, Finding
 from gdo.op import Operator, Site
 from gdo.prompted import Compiled
 from gdo.runners.function import Function, Settled, answer_kind
+from gdo.scalars import show
 from gdo.udp import find_udp
 from gdo.validation import findings
 
@@ -71,8 +72,9 @@ def general(terms: Terms) -> Iterator[Function]:
 
     def classified(settled: Settled) -> Compiled:
         labels = settled[0]
-        listed = list(labels) if isinstance(labels, tuple) else labels
-        return terms.step("classify", op="classify", text="{{ text }}", labels=listed)
+        if not isinstance(labels, tuple):
+            raise Faults.one("classify", f"its labels are no list: {show(labels)}", "for example ['red', 'blue']")
+        return terms.step("classify", op="classify", text="{{ text }}", labels=list(labels))
 
     text, truth = pa.string(), pa.bool_()
     yield Function("prompt", 2, text, _remembered(prompted), settles=(0,), struct=1)

@@ -42,6 +42,7 @@ class Registry:
         if clashes:
             hint = "give the UDP another name"
             raise Faults(Finding("udps", f"'{name}' is a function of this database already", hint) for name in clashes)
+        connection.execute("DROP MACRO IF EXISTS temp.prompt").fetchall()
         for function in added:
             if function.struct is not None:
                 put(

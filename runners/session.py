@@ -23,7 +23,7 @@ from gdo.progress import Progress, Since
 from gdo.prompted import Compiled
 from gdo.runfolder import ERRORS, RunFolder
 from gdo.runners.flight import IN_FLIGHT, in_order
-from gdo.runners.function import Function, flat
+from gdo.runners.function import Function
 from gdo.runners.known import Known
 from gdo.version import __version__
 
@@ -191,7 +191,9 @@ class Session:
         Raises:
             Faults, ModelUnready, RunFailed: nothing can be asked, or a failure under `on_error='fail'`.
         """
-        rows = flat(pa.RecordBatch.from_arrays(list(columns), names=[str(place) for place in range(len(columns))]))
+        rows = function.flat(
+            pa.RecordBatch.from_arrays(list(columns), names=[str(place) for place in range(len(columns))])
+        )
         distinct = Distinct.of(rows, rows.schema.names)
         return distinct.spread(self.ask(function, distinct.rows))
 
