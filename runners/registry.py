@@ -79,7 +79,8 @@ _registries: dict[int, Registry] = {}
 def registry_of(connection: duckdb.DuckDBPyConnection) -> Registry | None:
     """The prompt functions of a connection's database; None where there are none."""
     try:
-        rows = connection.execute(f"SELECT {_TOKEN}(0)").fetchall()
+        # By `sql`, not `execute`: what that refuses would end a transaction of the user's.
+        rows = connection.sql(f"SELECT {_TOKEN}(0)").fetchall()
     except duckdb.CatalogException:
         return None
     except duckdb.Error as error:
