@@ -14,7 +14,7 @@ import duckdb
 
 from gdo import api, insql
 from gdo.database import connect, literal, message, nodes
-from gdo.errors import Faults, RunFailed, Stopped, nearest
+from gdo.errors import BudgetSpent, Faults, RunFailed, Stopped, nearest
 from gdo.progress import clock
 from gdo.runners.result import Result, relation_of, rows_of
 from gdo.runners.session import Session
@@ -29,6 +29,7 @@ COPY = {
     "lines": "FORMAT json, ARRAY false",
     "parquet": "FORMAT parquet, COMPRESSION zstd",
 }
+GOES_ON = "replies so far are kept, and the same command goes on from there"
 SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "lines", ".ndjson": "lines", ".parquet": "parquet"}
 
 
@@ -52,7 +53,9 @@ def sql(options: argparse.Namespace) -> int:
                     ready.ask()
                     rows = _written(connection, ready, kind, options.out)
         except KeyboardInterrupt:
-            raise Stopped("stopped; replies so far are kept, and the same command goes on from there") from None
+            raise Stopped(f"stopped; {GOES_ON}") from None
+        except BudgetSpent as spent:
+            raise BudgetSpent(f"{spent}; {GOES_ON}") from None
         tell(_told(session, rows, time.monotonic() - started))
     if options.out is not None:
         print(options.out)
@@ -65,7 +68,7 @@ def _query(options: argparse.Namespace) -> str:
     if sys.stdin.isatty():
         raise Faults.one("QUERY", "is missing", "give it as an argument, or on standard input")
     try:
-        return sys.stdin.read()
+        return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise Faults.one("QUERY", f"is not UTF-8 text (byte {error.start})") from None
 
@@ -91,14 +94,26 @@ def _format(options: argparse.Namespace) -> str:
 @contextmanager
 def _opened(path: Path | None) -> Iterator[duckdb.DuckDBPyConnection]:
     if path is not None and not path.is_file():
-        near = nearest(path.name, (p.name for p in path.parent.glob("*"))) if path.parent.is_dir() else ""
-        raise Faults.one("--db", f"no database file '{path}'", near)
+        beside = [p.name for p in path.parent.glob("*") if p.suffix in {".db", ".ddb", ".duckdb"}]
+        raise Faults.one("--db", f"no database file '{path}'", nearest(path.name, beside))
+    if path is not None and not _is_database(path):
+        raise Faults.one(
+            "--db", f"'{path}' is no DuckDB database", f"a file of rows is read in the query: FROM '{path}'"
+        )
     try:
         connection = connect(str(path), read_only=True) if path is not None else connect()
     except duckdb.Error as error:
         raise Faults.one("--db", f"'{path}' cannot be opened: {message(error)}") from None
     with connection:
         yield connection
+
+
+def _is_database(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(12)[8:] == b"DUCK"
+    except OSError as error:
+        raise Faults.one("--db", f"'{path}' cannot be read: {error.strerror}") from None
 
 
 def _registered(
@@ -159,7 +174,8 @@ def _told(session: Session, rows: int, seconds: float) -> str:
     """What the query took, and where its errors are."""
     facts = session.report.values()
     calls, cached, errors = (sum(int(str(f[key])) for f in facts) for key in ("calls", "cached", "errors"))
-    lines = [f"{rows:,} rows, {calls:,} calls, {cached:,} cached, {errors:,} errors in {clock(seconds)}"]
+    told = ", ".join(f"{n:,} {word}{'' if n == 1 else 's'}" for n, word in ((rows, "row"), (calls, "call")))
+    lines = [f"{told}, {cached:,} cached, {errors:,} {'error' if errors == 1 else 'errors'} in {clock(seconds)}"]
     if errors and session.folder is not None and session.ledger is not None:
         lines.append(f"errors: {errors:,} in {session.folder / 'errors.parquet'}")
         for (name, reason), (count, detail) in session.ledger.reasons.items():

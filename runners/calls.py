@@ -40,7 +40,8 @@ class Calls:
         function = self.function(called)[0]
         given = len(called["arguments"])
         if given != function.count:
-            raise Faults.one("", f"takes {function.count} arguments ({function.signature}), not {given}")
+            words = "argument" if function.count == 1 else "arguments"
+            raise Faults.one("", f"takes {function.count} {words} ({function.signature}), not {given}")
         settled = tuple(constant(called["arguments"][at]["expression"]) for at in function.settles)
         if settled and None not in settled:
             op = function.step(settled)

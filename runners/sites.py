@@ -49,6 +49,7 @@ def mark(tree: Tree, names: Iterable[str]) -> int:
         ours = node.get("class") == "FUNCTION" and str(node.get("function_name")).lower() in known
         if ours and not node.get("schema") and not node.get("is_operator"):
             node[SITE] = count
+            node.setdefault("arguments", [])  # DuckDB leaves out what is empty
             count += 1
     return count
 

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from gdo.database import message, nodes
-from gdo.errors import Faults, RunFailed
+from gdo.errors import Faults, RunFailed, nearest
 from gdo.runners.calls import Calls
 from gdo.runners.group import Group, arguments
 from gdo.runners.normal import name_columns, normalise
@@ -22,6 +22,7 @@ from gdo.runners.session import Question, Session
 from gdo.runners.sites import Site, find_sites, mark
 from gdo.runners.stable import Doubts
 from gdo.runners.syntax import SITE, Tree, call, copied, parse, same, statement_of, write, write_expression
+from gdo.udp import built_in
 
 _numbers = itertools.count(1)
 
@@ -39,6 +40,7 @@ class Prepared:
         self.connection = connection
         self.registry = registry
         self.calls = Calls(registry)
+        self.query = query
         self.note = ""
         """Why nothing of the query is rewritten."""
         self.columns: list[tuple[str, str]] = []
@@ -150,6 +152,8 @@ class Prepared:
         Raises:
             Faults, ModelUnready, RunFailed: as the functions do.
         """
+        for session in {group.session for group in self.groups.values()}:
+            session.queries.append(self.query)
         for sites in self.rounds:
             work: dict[Session, list[Question]] = {}
             for group, query in self._queries(sites):
@@ -243,9 +247,10 @@ class Prepared:
 
     def _hint(self, said: str) -> str:
         """What DuckDB would suggest; the prompt functions where it knows no function of a name."""
-        if "Scalar Function with name" in said:
-            visible = [function.name for function, _ in self.registry.functions.values() if not function.json]
-            return f"prompt functions here: {', '.join(visible)}"
+        _, unknown, rest = said.partition("Scalar Function with name ")
+        if unknown:
+            ours = [function.name for function, _ in self.registry.functions.values() if not function.json]
+            return nearest(rest.split(" ")[0], {*ours, *built_in()})
         hints = [line for line in said.splitlines()[1:] if line.startswith(("Did you mean", "Candidate bindings"))]
         return hints[0] if hints else ""
 

@@ -25,6 +25,8 @@ def parse(query: str) -> Tree | None:
     Raises:
         Faults: it is no SQL, no SELECT, or several statements; the place is `query:line:column`.
     """
+    if not query.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in query):
+        raise Faults.one("query", "is not UTF-8 text")
     with scratch() as connection:
         try:
             statements = connection.extract_statements(query)
