@@ -164,14 +164,14 @@ class Prepared:
         if self.groups:
             self.sql = self.written(self._node)
 
-    def _queries(self, sites: list[Site]) -> Iterator[tuple[Group, str]]:
+    def _queries(self, sites: list[Site], *, shown: bool = False) -> Iterator[tuple[Group, str]]:
         """The queries of the inputs of a round, each once."""
         seen: set[tuple[str, str]] = set()
         for site in sites:
             group = self.groups[same(site.call)]
             if group.reason or site.inputs is None:
                 continue
-            query = self.written(site.inputs)
+            query = self.written(site.inputs, shown=shown)
             if (group.text, query) not in seen:
                 seen.add((group.text, query))
                 yield group, query
@@ -197,14 +197,18 @@ class Prepared:
             return True
         return False
 
-    def written(self, node: Tree) -> str:
-        """A node as SQL, with calls whose answers are known by the functions that look them up."""
+    def written(self, node: Tree, *, shown: bool = False) -> str:
+        """A node as SQL, with calls whose answers are known by the functions that look them up.
+
+        `shown` to a reader these are called `answer_1` and so on.
+        """
         node = copied(node)
         calls = [(part, self.groups.get(same(part))) for part in nodes(node) if SITE in part]
         for part, group in reversed(calls):  # the inner ones first: an outer one hands them on
             if group is not None and not group.reason:
                 parts = list(arguments(part, group.function)[0].values())
-                part.update(call(self._lookup(group), parts))
+                name = self._lookup(group)
+                part.update(call(f"answer_{int(name.rpartition('_')[2]) + 1}" if shown else name, parts))
         return write(statement_of(_clean(node)))
 
     def _lookup(self, group: Group) -> str:
@@ -265,12 +269,12 @@ class Prepared:
         """How the query is run: what is asked over which inputs, in which order, and what runs as it is and why."""
         lines: list[str] = []
         for number, sites in enumerate(self.rounds, 1):
-            for group, query in self._queries(sites):
+            for group, query in self._queries(sites, shown=True):
                 doubt = f" (one that comes up later is asked then: {group.doubt})" if group.doubt else ""
                 lines += [f"{number}. {group.text} is asked for each row of{doubt}", f"   {query}"]
         lines += [f"as it is: {group.text}: {group.reason}" for group in self.groups.values() if group.reason]
         lines += [f"as it is: {self.note}"] if self.note else []
-        last = self.written(self._node) if self.groups else self.sql
+        last = self.written(self._node, shown=True) if self.groups else self.sql
         return "\n".join([*lines, "then" if self.rounds else "runs", f"   {last}"])
 
 
