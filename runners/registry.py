@@ -40,7 +40,7 @@ class Registry:
         theirs = _names(connection) - self.functions.keys()
         clashes = [function.name for function in added if not function.json and function.name.lower() in theirs]
         if clashes:
-            hint = "give the UDP another name"
+            hint = "give the UDP another name, or drop what has it"
             raise Faults(Finding("udps", f"'{name}' is a function of this database already", hint) for name in clashes)
         connection.execute("DROP MACRO IF EXISTS temp.prompt").fetchall()
         for function in added:

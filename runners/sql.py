@@ -22,6 +22,7 @@ from gdo.runners.session import Question, Session
 from gdo.runners.sites import Site, find_sites, mark
 from gdo.runners.stable import Doubts
 from gdo.runners.syntax import SITE, Tree, call, copied, parse, same, statement_of, write, write_expression
+from gdo.runners.variables import Variables
 from gdo.udp import built_in
 
 _numbers = itertools.count(1)
@@ -55,6 +56,7 @@ class Prepared:
             session.fault = None
         tree = parse(query)
         registry.macros(connection)
+        self._variables = Variables(connection)
         try:
             self._read(tree, query)
         except BaseException:
@@ -72,6 +74,7 @@ class Prepared:
         while self._lookups:
             with contextlib.suppress(duckdb.Error):
                 drop(self.connection, self._lookups.popitem()[1])
+        self._variables.close()
 
     # Before anything is asked
 
@@ -101,9 +104,11 @@ class Prepared:
         """Have DuckDB accept the query, and say what its columns are."""
         try:
             rows = self.connection.sql(f"DESCRIBE {query}").fetchall()
+            self.columns = [(str(row[0]), str(row[1])) for row in rows]
         except duckdb.Error as error:
-            raise self._told(error, bound=True) from None
-        self.columns = [(str(row[0]), str(row[1])) for row in rows]
+            if not self._variables.bring(error):
+                raise self._told(error, bound=True) from None
+            self._describe(query)
 
     def _normal(self, tree: Tree) -> Tree:
         """The plainer form, where DuckDB accepts it."""

@@ -1,8 +1,8 @@
 """The documentation holds: every complete example in it runs, and every operator, backend and key is in it.
 
 All of docs/*.md and README.md is read. A fenced block whose first line is `# example: NAME` is a pipeline (yaml), a
-script (python) or commands (sh); one whose first line is `# file: PATH` is a file that stands beside the examples of its page. A text block
-right behind an example is what it gives: the rows of its first sink, or what the script prints.
+script (python) or commands (sh); one whose first line is `# file: PATH` is a file that stands beside the examples of its
+page. A text block right behind an example is what it gives: the rows of its first sink, or what is printed.
 
 An example that names no model runs with the fake backend: `model: fake` is put into each of its steps that asks and has
 none. An example with `backend: local` among its models runs the bundled model, as it is, and is marked `model`; of its

@@ -263,6 +263,22 @@ def test_a_notebook_shows_a_table_whose_texts_are_no_markup(run: Run) -> None:
     assert "the first 40 of 50 rows, 1 calls" in shown
 
 
+def test_a_variable_of_python_is_a_table_as_in_duckdb(con: Con, tmp_path: Path) -> None:
+    query = message = pa.table({"a": ["x", "y"]})  # names that gdo's own code uses too
+    with gdo.register(con, model="fake", cache=False, folder=tmp_path):
+        for name in ("query", "message"):
+            asked = f"SELECT {SAY('a')} FROM {name} JOIN (SELECT 'x' AS a) USING (a)"
+            assert gdo.sql(con, asked).fetchall() == con.sql(asked).fetchall()
+        with pytest.raises(gdo.Faults, match="Table with name con does not exist"):
+            gdo.sql(con, "SELECT * FROM con")
+        assert con.sql("SELECT count(*) FROM duckdb_views() WHERE NOT internal").fetchall() == [(0,)]
+        assert con.sql("SELECT count(*) FROM query").fetchall() == [(2,)]
+        con.execute("SET python_enable_replacements = false").fetchall()
+        with pytest.raises(gdo.Faults, match="Table with name message does not exist"):
+            gdo.sql(con, "SELECT * FROM message")
+    assert query is message
+
+
 def test_a_result_is_a_snapshot(run: Run, con: Con) -> None:
     result, _ = run(f"SELECT {SAY('a')} FROM t WHERE id < 3")
     con.execute("DELETE FROM t").fetchall()
