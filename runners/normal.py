@@ -52,7 +52,8 @@ def name_columns(statement: Tree) -> None:
     """A column that calls a prompt function keeps its name, whatever the call will be."""
     for node in list(nodes(statement)):
         for item in node.get("select_list", []) if node.get("type") == "SELECT_NODE" else ():
-            if has_site(item) and not item.get("alias") and item.get("class") != "STAR":
+            starred = any(part.get("class") == "STAR" for part in own_nodes(item))
+            if has_site(item) and not item.get("alias") and not starred:
                 item["alias"] = write_expression(item)
 
 

@@ -13,7 +13,7 @@ from gdo.document import Document
 from gdo.errors import Faults, Finding, nearest
 from gdo.runners import library
 from gdo.runners.function import Function
-from gdo.runners.registry import close_with, make_registry, put_shape
+from gdo.runners.registry import check_connection, close_with, make_registry, put_shape
 from gdo.runners.session import Means, Session
 from gdo.tables import placed
 from gdo.validation import findings
@@ -54,15 +54,15 @@ def given_options(options: Mapping[str, object]) -> Given:
     return Given(**options)  # type: ignore[arg-type]
 
 
-def register(connection: object, udps: Udps, model: str | None, models: Models, given: Given) -> Session:
+def register(
+    connection: duckdb.DuckDBPyConnection, udps: Udps, model: str | None, models: Models, given: Given
+) -> Session:
     """Make `prompt`, `ask_bool`, `classify` and a function for each UDP known to a connection's database.
 
     Raises:
         Faults: a UDP, a model or an option is wrong; all at once.
     """
-    if not isinstance(connection, duckdb.DuckDBPyConnection):
-        hint = "for example duckdb.connect()"
-        raise Faults.one("gdo.register", f"a {type(connection).__name__} is no connection of DuckDB's", hint)
+    check_connection(connection)
     folder = Path(given.folder)
     backends = _declared(models)
     word = model or (next(iter(backends)) if len(backends) == 1 else DEFAULT_MODEL)

@@ -73,11 +73,23 @@ def internal(name: str) -> str:
     return f"{OWN}{name.lower().replace(' ', '_')}"
 
 
+def check_connection(connection: object) -> None:
+    """Refuse what is no connection.
+
+    Raises:
+        Faults: it is none.
+    """
+    if not isinstance(connection, duckdb.DuckDBPyConnection):
+        what = f"a {type(connection).__name__} is no connection of DuckDB's"
+        raise Faults.one("connection", what, "for example duckdb.connect()")
+
+
 _registries: dict[int, Registry] = {}
 
 
 def registry_of(connection: duckdb.DuckDBPyConnection) -> Registry | None:
     """The prompt functions of a connection's database; None where there are none."""
+    check_connection(connection)
     try:
         # By `sql`, not `execute`: what that refuses would end a transaction of the user's.
         rows = connection.sql(f"SELECT {_TOKEN}(0)").fetchall()

@@ -17,6 +17,7 @@ from gdo.runners.syntax import (
     conjuncts,
     is_aggregate,
     operator,
+    own_nodes,
     plain,
     same,
     when,
@@ -76,6 +77,8 @@ def find_sites(node: Tree, parts: Callable[[Tree], Iterable[Tree]]) -> list[Site
         site.reason = site.place.reason or site.place.scope.reason
         if any(argument.get("name") for argument in site.call["arguments"]):
             site.reason = site.reason or "it has named arguments"
+        if any(part.get("class") == "STAR" for part in own_nodes(site.call)):
+            site.reason = site.reason or "a * stands for several of its arguments"
         site.inputs = (
             None if site.reason else inputs_of(site.place, site.guards, [plain(part) for part in parts(site.call)])
         )

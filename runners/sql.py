@@ -82,7 +82,8 @@ class Prepared:
         names = [name for name, (function, _) in self.registry.functions.items() if not function.json]
         if tree is None or not mark(tree, names):
             self.note = "DuckDB gives no tree of it" if tree is None else "it calls no prompt function"
-            self._describe(query)
+            self.sql = query.strip().rstrip(";") if tree is None else write(tree)
+            self._describe(self.sql)
             return
         self.calls.check(tree, query)
         self.calls.take_only_fields(tree)

@@ -141,6 +141,7 @@ def test_all_inputs_go_to_the_model_in_one_stream(con: Con, run: Run) -> None:
         ),
         (f"SELECT * FROM range(length({SAY(1)}))", "it is an argument of a table function"),
         ("SELECT prompt(template := '{{ t }}', args := {t: 1})", "it has named arguments"),
+        (f"SELECT {SAY('COLUMNS(*)')} FROM u", "a * stands for several of its arguments"),
         (f"PIVOT (SELECT n, {SAY('n')} AS s FROM u) ON n USING max(s)", "DuckDB gives no tree of it"),
     ],
 )  # fmt: skip
