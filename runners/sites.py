@@ -67,11 +67,10 @@ def find_sites(node: Tree, parts: Callable[[Tree], Iterable[Tree]]) -> list[Site
     """
     finder = _Finder()
     finder.query(node, Scope())
-    found = {site.number for site in finder.sites}
-    keys = {same(site.call) for site in finder.sites}
+    found = {site.number for site in finder.sites} | finder.grouped
     nowhere = Place(node, Scope(), "select", "its place in the query is not one that is rewritten")
     for call in nodes(node):
-        if SITE in call and call[SITE] not in found and same(call) not in keys:
+        if SITE in call and call[SITE] not in found:
             finder.sites.append(Site(call, nowhere, ()))
     for site in finder.sites:
         site.reason = site.place.reason or site.place.scope.reason
@@ -90,6 +89,8 @@ class _Finder:
 
     def __init__(self) -> None:
         self.sites: list[Site] = []
+        self.grouped: set[int] = set()
+        """The calls that stand where rows are grouped by the same."""
 
     def query(self, node: Tree, scope: Scope) -> None:
         """A SELECT, or what stands in its place."""
@@ -152,7 +153,10 @@ class _Finder:
         if isinstance(value, list):
             for item in value:
                 self.expression(item, place, guards)
-        if not isinstance(value, dict) or (place.keys and same(value) in place.keys):
+        if not isinstance(value, dict):
+            return
+        if place.keys and same(value) in place.keys:
+            self.grouped |= {node[SITE] for node in nodes(value) if SITE in node}
             return
         if SITE in value:
             self.sites.append(Site(value, place, guards))

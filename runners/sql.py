@@ -174,12 +174,13 @@ class Prepared:
         """The queries of the inputs of a round, each once."""
         seen: set[tuple[str, str]] = set()
         for site in sites:
-            group = self.groups[same(site.call)]
+            key = same(site.call)
+            group = self.groups[key]
             if group.reason or site.inputs is None:
                 continue
             query = self.written(site.inputs, shown=shown)
-            if (group.text, query) not in seen:
-                seen.add((group.text, query))
+            if (key, query) not in seen:
+                seen.add((key, query))
                 yield group, query
 
     def _rows(self, query: str, group: Group) -> Iterator[pa.RecordBatch]:
@@ -209,17 +210,17 @@ class Prepared:
         `shown` to a reader these are called `answer_1` and so on.
         """
         node = copied(node)
-        calls = [(part, self.groups.get(same(part))) for part in nodes(node) if SITE in part]
-        for part, group in reversed(calls):  # the inner ones first: an outer one hands them on
+        calls = [(part, same(part)) for part in nodes(node) if SITE in part]
+        for part, key in reversed(calls):  # the inner ones first: an outer one hands them on
+            group = self.groups.get(key)
             if group is not None and not group.reason:
                 parts = list(arguments(part, group.function)[0].values())
-                name = self._lookup(group)
+                name = self._lookup(key, group)
                 part.update(call(f"answer_{int(name.rpartition('_')[2]) + 1}" if shown else name, parts))
         return write(statement_of(_clean(node)))
 
-    def _lookup(self, group: Group) -> str:
+    def _lookup(self, key: str, group: Group) -> str:
         """The function that looks up the answers of a group."""
-        key = group.text
         if key not in self._lookups:
             name = f"{OWN}{self._number}_{len(self._lookups)}"
             put(self.connection, name, len(group.parts), group.function.kind, group.look_up)

@@ -170,6 +170,17 @@ def test_inputs_that_may_differ_when_they_are_read_again_are_asked_when_they_com
     assert all(value for (value,) in result.fetchall())
 
 
+def test_a_call_that_is_not_rewritten_keeps_its_equals_from_it(con: Con, run: Run) -> None:
+    pivot = f"PIVOT (SELECT id, n, {SAY('n')} AS s FROM t WHERE id < 9) ON n IN (0, 1) USING max(s) GROUP BY id"
+    query = f"SELECT n, {SAY('n')} AS s, '' FROM u UNION ALL SELECT * FROM ({pivot})"
+    result, _ = run(query)
+    assert "its place in the query is not one that is rewritten" in result.explain
+    assert sorted(map(repr, result.fetchall())) == sorted(map(repr, con.sql(query).fetchall()))
+    query = f"SELECT {SAY('n')} AS s, (SELECT max({SAY('n')}) FROM t WHERE t.n > u.n) AS m FROM u"
+    result, _ = run(query)
+    assert sorted(map(repr, result.fetchall())) == sorted(map(repr, con.sql(query).fetchall()))
+
+
 # Security, and names of all kinds
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12).filter(
