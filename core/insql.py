@@ -62,8 +62,7 @@ def sql(connection: "duckdb.DuckDBPyConnection", query: str, *, progress: bool =
 
     with prepared(connection, query) as ready, ready.shown(quiet=not progress):
         ready.ask()
-        with ready.telling():
-            table = rows_of(connection, ready.sql, ready.columns)
+        table = ready.run(lambda query: rows_of(connection, query, ready.columns))
         explain, report = ready.explain(), ready.report()
     return Result(relation_of(connection, table, ready.columns), explain, report)
 

@@ -141,8 +141,7 @@ def _shipped(query: str, udps: list[str]) -> list[str]:
 def _written(connection: duckdb.DuckDBPyConnection, ready: Prepared, kind: str, out: Path | None) -> int:
     """Write the rows where they go; how many they are. A file is there once it is whole."""
     if kind == "table":
-        with ready.telling():
-            table = rows_of(connection, ready.sql, ready.columns)
+        table = ready.run(lambda query: rows_of(connection, query, ready.columns))
         print(Result(relation_of(connection, table, ready.columns), "", {}))
         return int(table.num_rows)
     if out is None:
@@ -165,9 +164,11 @@ def _written(connection: duckdb.DuckDBPyConnection, ready: Prepared, kind: str, 
 
 
 def _copied(connection: duckdb.DuckDBPyConnection, ready: Prepared, kind: str, place: Path) -> int:
-    with ready.telling():
-        rows = connection.execute(f"COPY ({ready.sql}\n) TO {literal(str(place))} ({COPY[kind]})").fetchall()
-    return int(rows[0][0])
+    def copy(query: str) -> int:
+        rows = connection.execute(f"COPY ({query}\n) TO {literal(str(place))} ({COPY[kind]})").fetchall()
+        return int(rows[0][0])
+
+    return ready.run(copy)
 
 
 def _told(session: Session, rows: int, seconds: float) -> str:

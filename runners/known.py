@@ -18,6 +18,8 @@ class Known:
         self._pieces = [pa.nulls(0, kind)]
         self._size = 0
         self._lock = Lock()
+        self.missed = False
+        """Whether an answer was looked up that is not here."""
 
     def add(self, rows: pa.RecordBatch, answers: pa.Array) -> None:
         """Keep the answers to rows."""
@@ -42,6 +44,7 @@ class Known:
         else:
             distinct = Distinct.of(rows, rows.schema.names)
             found, index = [places.get(key) for key in _keys(distinct.rows)], distinct.index
+        self.missed = self.missed or None in found
         return self._answers().take(pa.array(found, pa.int64())).take(index)
 
     def _answers(self) -> pa.Array:

@@ -13,9 +13,10 @@ import pyarrow as pa
 from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from gdo.database import message, scratch
-from gdo.errors import Faults, Finding, GdoError
+from gdo.errors import Faults, Finding, GdoError, RunFailed, nearest
 from gdo.runners.function import Function
 from gdo.runners.session import Session
+from gdo.udp import built_in
 
 OWN = "__gdo_"
 """How the names of functions begin that no user calls."""
@@ -66,6 +67,24 @@ class Registry:
             plain = f"{internal('prompt')}(template, args)"
             parts = f"(template, args) AS {plain}, (template, args, answer) AS {typed}"
             connection.execute(f"CREATE OR REPLACE TEMP MACRO prompt{parts}").fetchall()
+
+    def told(self, error: duckdb.Error, *, bound: bool = False) -> BaseException:
+        """An error of DuckDB's as gdo's: what a function raised, or a fault of the query where it was only `bound`."""
+        for session in {session for _, session in self.functions.values()}:
+            if session.fault is not None and "Python exception occurred" in str(error):
+                return session.fault
+        if bound:
+            return Faults.one("query", message(error), self._hint(str(error)))
+        return RunFailed(f"query: {message(error)}")
+
+    def _hint(self, said: str) -> str:
+        """What DuckDB would suggest; the prompt functions where it knows no function of a name."""
+        _, unknown, rest = said.partition("Scalar Function with name ")
+        if unknown:
+            ours = [function.name for function, _ in self.functions.values() if not function.json]
+            return nearest(rest.split(" ")[0], {*ours, *built_in()})
+        hints = [line for line in said.splitlines()[1:] if line.startswith(("Did you mean", "Candidate bindings"))]
+        return hints[0] if hints else ""
 
 
 def internal(name: str) -> str:

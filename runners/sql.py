@@ -7,13 +7,14 @@ look them up. What cannot be read that way runs as it is, and `explain` says why
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
 
 from gdo.database import message, nodes
-from gdo.errors import Faults, RunFailed, nearest
+from gdo.errors import RunFailed
 from gdo.runners.calls import Calls
 from gdo.runners.group import Group, arguments
 from gdo.runners.normal import name_columns, normalise
@@ -23,8 +24,8 @@ from gdo.runners.sites import Site, find_sites, mark
 from gdo.runners.stable import Doubts
 from gdo.runners.syntax import SITE, Tree, call, copied, parse, same, statement_of, write, write_expression
 from gdo.runners.variables import Variables
-from gdo.udp import built_in
 
+Out = TypeVar("Out")
 _numbers = itertools.count(1)
 
 
@@ -108,7 +109,7 @@ class Prepared:
             self.columns = [(str(row[0]), str(row[1])) for row in rows]
         except duckdb.Error as error:
             if not self._variables.bring(error):
-                raise self._told(error, bound=True) from None
+                raise self.registry.told(error, bound=True) from None
             self._describe(query)
 
     def _normal(self, tree: Tree) -> Tree:
@@ -170,6 +171,38 @@ class Prepared:
         if self.groups:
             self.sql = self.written(self._node)
 
+    def run(self, work: Callable[[str], Out]) -> Out:
+        """What some work makes of the query, once all is asked.
+
+        A row may have come to a table or file since its inputs were read: then they are read again, as often as it takes
+        but twice; after that, what comes up is asked when it does.
+
+        Raises:
+            RunFailed: the query fails while it runs.
+        """
+        for _ in range(2):
+            for group in self.groups.values():
+                group.known.missed = False
+            with self._telling():
+                out = work(self.sql)
+            if not self._caught_up():
+                return out
+        for group in self.groups.values():
+            group.doubt = group.doubt or "its rows change while they are read"
+        with self._telling():
+            return work(self.sql)
+
+    def _caught_up(self) -> bool:
+        """Whether inputs have come up since they were read; they are asked."""
+        behind = False
+        for group in self.groups.values():
+            if group.known.missed and not group.doubt:
+                for _, query in self._queries(group.sites):
+                    questions = [group.question(rows) for rows in self._rows(query, group)]
+                    behind = behind or any(question.rows.num_rows for question in questions)
+                    group.session.fill(questions)
+        return behind
+
     def _queries(self, sites: list[Site], *, shown: bool = False) -> Iterator[tuple[Group, str]]:
         """The queries of the inputs of a round, each once."""
         seen: set[tuple[str, str]] = set()
@@ -188,7 +221,7 @@ class Prepared:
         try:
             table = self.connection.sql(query).to_arrow_table()
         except duckdb.Error as error:
-            told = self._told(error)
+            told = self.registry.told(error)
             if not isinstance(told, RunFailed) or self._aborted():
                 raise told from None
             group.reason = f"its inputs cannot be read by themselves: {message(error)}"
@@ -241,29 +274,12 @@ class Prepared:
             yield
 
     @contextlib.contextmanager
-    def telling(self) -> Iterator[None]:
+    def _telling(self) -> Iterator[None]:
         """Errors of DuckDB's within are told as gdo's: what a function raised is raised again."""
         try:
             yield
         except duckdb.Error as error:
-            raise self._told(error) from None
-
-    def _told(self, error: duckdb.Error, *, bound: bool = False) -> BaseException:
-        for session in {session for _, session in self.registry.functions.values()}:
-            if session.fault is not None and "Python exception occurred" in str(error):
-                return session.fault
-        if bound:
-            return Faults.one("query", message(error), self._hint(str(error)))
-        return RunFailed(f"query: {message(error)}")
-
-    def _hint(self, said: str) -> str:
-        """What DuckDB would suggest; the prompt functions where it knows no function of a name."""
-        _, unknown, rest = said.partition("Scalar Function with name ")
-        if unknown:
-            ours = [function.name for function, _ in self.registry.functions.values() if not function.json]
-            return nearest(rest.split(" ")[0], {*ours, *built_in()})
-        hints = [line for line in said.splitlines()[1:] if line.startswith(("Did you mean", "Candidate bindings"))]
-        return hints[0] if hints else ""
+            raise self.registry.told(error) from None
 
     def report(self) -> dict[str, dict[str, object]]:
         """The totals of each function so far."""

@@ -30,6 +30,15 @@ def echo(request: Request) -> str:
     return json.dumps({name: value})
 
 
+def growing(request: Request) -> str:
+    """Says what `echo` says, and adds two rows to the file that is read."""
+    path = Path("growing.csv")
+    rows = path.read_text().splitlines()
+    if len(rows) < 8:
+        path.write_text("\n".join([*rows, f"more {len(rows)}", f"more {len(rows) + 1}", ""]))
+    return echo(request)
+
+
 @pytest.fixture
 def con(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Con]:
     """A thousand rows with ten texts; a small table beside it."""
@@ -179,6 +188,15 @@ def test_a_call_that_is_not_rewritten_keeps_its_equals_from_it(con: Con, run: Ru
     query = f"SELECT {SAY('n')} AS s, (SELECT max({SAY('n')}) FROM t WHERE t.n > u.n) AS m FROM u"
     result, _ = run(query)
     assert sorted(map(repr, result.fetchall())) == sorted(map(repr, con.sql(query).fetchall()))
+
+
+def test_rows_that_come_while_a_query_asks_are_asked_too(con: Con, run: Run) -> None:
+    Path("growing.csv").write_text("a\nfirst\nsecond\n")
+    query = f"SELECT a, {SAY('a')} AS s FROM 'growing.csv'"
+    result, calls = run(query, fake={"answer": f"{__name__.rpartition('.')[2]}:growing"})
+    assert len(result) > 2
+    assert all(a == s for a, s in result.fetchall())
+    assert calls == len(result)
 
 
 # Security, and names of all kinds
