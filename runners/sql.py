@@ -22,7 +22,7 @@ from gdo.runners.registry import OWN, Registry, drop, put
 from gdo.runners.session import Question, Session
 from gdo.runners.sites import Site, find_sites, mark
 from gdo.runners.stable import Doubts
-from gdo.runners.syntax import SITE, Tree, call, copied, parse, same, statement_of, write, write_expression
+from gdo.runners.syntax import SITE, Tree, call, copied, parse, same, statement_of, unmarked, write, write_expression
 from gdo.runners.variables import Variables
 
 Out = TypeVar("Out")
@@ -61,16 +61,13 @@ class Prepared:
         try:
             self._read(tree, query)
         except BaseException:
-            self.close()
+            self.__exit__()
             raise
 
     def __enter__(self) -> "Prepared":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Forget the functions that look answers up."""
         while self._lookups:
             with contextlib.suppress(duckdb.Error):
@@ -89,7 +86,7 @@ class Prepared:
         self.calls.check(tree, query)
         self.calls.take_only_fields(tree)
         name_columns(tree)
-        self._describe(write(_clean(tree)))
+        self._describe(write(unmarked(tree)))
         self._tree = self._normal(tree)
         mark(self._tree, names)
         doubts = Doubts(self.connection)
@@ -122,7 +119,7 @@ class Prepared:
         """Why DuckDB does not accept a SELECT; nothing where it does."""
         try:
             if node is not None:
-                self.connection.sql(f"DESCRIBE {write(statement_of(_clean(node)))}").fetchall()
+                self.connection.sql(f"DESCRIBE {write(statement_of(unmarked(node)))}").fetchall()
         except duckdb.Error as error:
             return message(error)
         return ""
@@ -132,7 +129,7 @@ class Prepared:
         key = same(site.call)
         if key not in self.groups:
             function, session = self.calls.function(site.call)
-            text = write_expression(_clean(site.call))
+            text = write_expression(unmarked(site.call))
             self.groups[key] = Group(function, session, text, *arguments(site.call, function))
         return self.groups[key]
 
@@ -250,7 +247,7 @@ class Prepared:
                 parts = list(arguments(part, group.function)[0].values())
                 name = self._lookup(key, group)
                 part.update(call(f"answer_{int(name.rpartition('_')[2]) + 1}" if shown else name, parts))
-        return write(statement_of(_clean(node)))
+        return write(statement_of(unmarked(node)))
 
     def _lookup(self, key: str, group: Group) -> str:
         """The function that looks up the answers of a group."""
@@ -299,11 +296,3 @@ class Prepared:
         lines += [f"as it is: {self.note}"] if self.note else []
         last = self.written(self._node, shown=True) if self.groups else self.sql
         return "\n".join([*lines, "then" if self.rounds else "runs", f"   {last}"])
-
-
-def _clean(node: Tree) -> Tree:
-    """A copy without the numbers of calls, as DuckDB reads it."""
-    node = copied(node)
-    for part in nodes(node):
-        part.pop(SITE, None)
-    return node

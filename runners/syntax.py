@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 
-from gdo.database import aggregates, scratch
+from gdo.database import aggregates, nodes, scratch
 from gdo.errors import Faults
 
 Tree = dict[str, Any]
@@ -101,6 +101,14 @@ def own_nodes(value: object) -> Iterator[Tree]:
 def copied(tree: Tree) -> Tree:
     """A copy in which nothing stands in two places, even where it did: what changes here must not change there."""
     copy: Tree = json.loads(json.dumps(tree))
+    return copy
+
+
+def unmarked(tree: Tree) -> Tree:
+    """A copy without the numbers of calls, as DuckDB reads it."""
+    copy = copied(tree)
+    for node in nodes(copy):
+        node.pop(SITE, None)
     return copy
 
 
