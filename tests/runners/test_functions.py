@@ -371,3 +371,21 @@ def test_a_database_that_is_only_read_has_functions_too(tmp_path: Path) -> None:
         assert gdo.sql(con, "SELECT prompt('{{ a }}', t) FROM t").fetchall() == plain
     with duckdb.connect(str(path)) as con:  # nothing of it stays in the file
         assert con.sql("SELECT count(*) FROM duckdb_functions() WHERE function_name = 'prompt'").fetchall() == [(0,)]
+
+
+@pytest.mark.model
+def test_the_bundled_model_labels_in_sql_as_in_a_pipeline(con: Con, tmp_path: Path) -> None:
+    names = ["Vanilla Ice Cream", "Chicken Noodle Soup", "Orange Juice"]
+    labels = ["drink", "frozen dessert", "soup"]
+    con.execute("CREATE TABLE t AS SELECT unnest(?) AS name", [names]).fetchall()
+    query = f"SELECT name, classify(name, {labels}) AS label FROM t"
+    with gdo.register(con, folder=tmp_path) as functions:
+        found = dict(gdo.sql(con, query).fetchall())
+        assert dict(con.sql(query).fetchall()) == found
+        assert functions.report["classify"]["errors"] == 0
+    step = {"op": "classify", "text": "{{ name }}", "labels": labels}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump({"source": {"path": "none.csv"}, "steps": [step]}))
+    run = gdo.run(tmp_path / "p.yaml", source=con.table("t"))
+    assert dict(zip(run.table()["name"].to_pylist(), run.table()["label"].to_pylist(), strict=True)) == found
+    assert run.report["classify"]["calls"] == 0  # all in the cache
+    assert set(found.values()) <= set(labels)
