@@ -1,5 +1,6 @@
 """gdo from SQL: prompts as functions of DuckDB, queries that ask in one stream, pipelines as relations."""
 
+import glob
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,5 +105,5 @@ def relation(
     sink = run.plan.sinks[0].sink
     place = run.plan.folder / (sink.path or "")
     if sink.path and suffix(place.name) == ".parquet":
-        return connection.read_parquet(str(place))
+        return connection.read_parquet(glob.escape(str(place)))
     return connection.from_arrow(run.table())

@@ -382,6 +382,8 @@ def gdo_endpoint_keys() -> set[str]:
 
 
 def test_a_pipeline_is_a_relation(con: Con, tmp_path: Path) -> None:
+    tmp_path = tmp_path / "odd [1] *"
+    tmp_path.mkdir()
     (tmp_path / "p.yaml").write_text(
         "source: {path: unused.csv}\nsteps:\n"
         "  - {op: map, model: fake, prompt: '{{ a }}', output: {said: string}}\n"
