@@ -34,7 +34,7 @@ class Result:
         return self.relation.to_arrow_table()
 
     def __getattr__(self, name: str) -> object:
-        if name.startswith("__"):
+        if name.startswith("__") or name == "relation":
             raise AttributeError(name)
         return getattr(self.relation, name)
 

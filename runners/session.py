@@ -153,10 +153,8 @@ class Session:
         if opened is None:
             return
         opened.desk.__exit__(None, None, None)
-        outcome = "failed" if self.fault is not None else "done"
-        message = str(self.fault or "")
-        opened.folder.close({"pipeline": "SQL", "gdo": __version__, "outcome": outcome, "message": message, "sinks": [],
-                             "plan": self.queries, "steps": opened.ledger.facts()})  # fmt: skip
+        facts = {"pipeline": "SQL", "gdo": __version__, "outcome": "done", "message": "", "sinks": []}
+        opened.folder.close({**facts, "plan": self.queries, "steps": opened.ledger.facts()})
 
     def open(self) -> Desk:
         """The desk, opened if it is not.
