@@ -14,6 +14,7 @@ from gdo.answers import Answers
 from gdo.ask import ROW
 from gdo.backend import Backend
 from gdo.cache import HOME, NAME, Cache
+from gdo.collector import rare_collections
 from gdo.desk import Desk
 from gdo.distinct import Distinct
 from gdo.errors import GdoError
@@ -224,8 +225,9 @@ class Session:
         pieces = ((question, start) for question in questions for start in range(0, question.rows.num_rows, MAX_ROWS))
         try:
             # Where a failure ends the query, nothing more is under way than what may fail.
-            for _ in in_order(pool, settle, pieces, 1 if self.means.on_error == "fail" else IN_FLIGHT):
-                pass
+            with rare_collections():
+                for _ in in_order(pool, settle, pieces, 1 if self.means.on_error == "fail" else IN_FLIGHT):
+                    pass
         except BaseException as error:
             self.fault = error
             if not isinstance(error, GdoError):
