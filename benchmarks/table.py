@@ -10,9 +10,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import distinct
 import latency
+import sql
 import steady
 import wire_speed
 from figure import show
 
 if __name__ == "__main__":
-    show(itertools.chain(wire_speed.figures(), latency.figures(), distinct.figures(), steady.figures()))
+    figures = (module.figures() for module in (wire_speed, latency, distinct, sql, steady))
+    show(itertools.chain.from_iterable(figures))

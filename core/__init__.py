@@ -2,17 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from gdo.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from gdo.api import Options, Pipeline, Run, load, run
     from gdo.errors import BudgetSpent, Faults, GdoError, ModelUnready, RunFailed, Stopped
+    from gdo.insql import register, relation, sql
 
 __all__ = [
     "BudgetSpent", "Faults", "GdoError", "ModelUnready", "Options", "Pipeline", "Run", "RunFailed", "Stopped",
-    "load", "run",
+    "load", "register", "relation", "run", "sql",
 ]  # fmt: skip
 
+_IN_SQL = {"register", "relation", "sql"}
 _ERRORS = {"BudgetSpent", "Faults", "GdoError", "ModelUnready", "RunFailed", "Stopped"}
 
 
@@ -22,4 +24,5 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'gdo' has no attribute '{name}'")
     import importlib
 
-    return getattr(importlib.import_module("gdo.errors" if name in _ERRORS else "gdo.api"), name)
+    home = "gdo.errors" if name in _ERRORS else "gdo.insql" if name in _IN_SQL else "gdo.api"
+    return getattr(importlib.import_module(home), name)

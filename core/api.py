@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from gdo import __version__
 from gdo.cache import HOME, NAME, Cache
 from gdo.collector import rare_collections
 from gdo.database import connect, quote
@@ -24,6 +23,7 @@ from gdo.runfolder import RunFolder, leftovers
 from gdo.sink import Sink, flat_schema, parts_of, suffix
 from gdo.spec import Given, load_pipeline, with_sink
 from gdo.spec import Pipeline as Spec
+from gdo.version import __version__
 
 RUNNERS = ("duckdb",)
 
@@ -94,7 +94,7 @@ class Run:
     @property
     def report(self) -> dict[str, dict[str, object]]:
         """The totals by step."""
-        return facts(self.ledger)
+        return self.ledger.facts()
 
 
 @dataclass(frozen=True)
@@ -203,16 +203,7 @@ def _recorded(folder: RunFolder, run: Run) -> Iterator[None]:
 def _record(run: Run, outcome: str, message: str = "") -> dict[str, object]:
     sinks = [sink.sink.text() for sink in run.plan.sinks]
     return {"pipeline": run.plan.name, "gdo": __version__, "outcome": outcome, "message": message, "sinks": sinks,
-            "plan": run.plan.text().splitlines(), "steps": facts(run.ledger)}  # fmt: skip
-
-
-def facts(ledger: Ledger) -> dict[str, dict[str, object]]:
-    """The totals of each step as plain data."""
-    names = ("rows_in", "rows_out", "rejected", "calls", "cached", "prompt_tokens", "completion_tokens", "errors")
-    return {
-        name: {**{key: getattr(count, key) for key in names}, "seconds": round(count.ended - count.started, 3)}
-        for name, count in ledger.steps.items()
-    }
+            "plan": run.plan.text().splitlines(), "steps": run.ledger.facts()}  # fmt: skip
 
 
 def load(path: str | Path, variables: Mapping[str, object] | None = None, source: Given | None = None) -> Pipeline:

@@ -59,6 +59,8 @@ class Ask:
         self.failed_rows: set[int] = set()
         self.voice = ""
         """Who asks, where several do for one step."""
+        self.named: Callable[[int], str] | None = None
+        """How a row is called where its number tells nobody anything; a failure then ends what is asked, not the model."""
         self._find_caller = caller
         self._ledger = ledger
         self._policy = policy
@@ -110,10 +112,13 @@ class Ask:
         if self.voice:
             failure = replace(failure, detail=f"{self.voice}: {failure.detail}")
         if self._policy.on_error == "fail":
-            error = RunFailed(f"step '{self.step}', row {row}: {failure.reason}: {failure.detail}")
-            if failure.attempts:
+            called = self.named(row) if self.named else f"row {row}"
+            error = RunFailed(f"step '{self.step}', {called}: {failure.reason}: {failure.detail}")
+            if failure.attempts and not self.named:
                 self._caller.halt(error)
             raise error
+        if self.named:
+            failure = replace(failure, detail=f"{failure.detail} ({self.named(row)})")
         self.failed_rows.add(row)
         self._ledger.failed(self.step, [(row, failure)])
 

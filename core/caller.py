@@ -44,6 +44,12 @@ class Caller:
         self._started: asyncio.Task[None] | None = None
         self._answered = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for a reply."""
+        with self._lock:
+            return not self._flying
+
     def halt(self, cause: GdoError) -> None:
         """Send nothing more; whoever still wants a reply gets the cause."""
         if not self.stopping:

@@ -103,6 +103,8 @@ def _other_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     listing = commands.add_parser("list", help="list what there is")
     listing.add_argument("what", choices=("operators", "udps", "models", "backends"))
 
+    _sql(commands.add_parser("sql", help="run a SQL query whose functions are prompts"))
+
     test = commands.add_parser("test", help="run a UDP's own tests against a model")
     test.add_argument("udps", nargs="+", metavar="UDP", help="a UDP's file, or the name of a shipped one")
     test.add_argument("--model", default="local", help="a backend, or a path to a GGUF file (default: local)")
@@ -135,6 +137,26 @@ def _budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-calls", type=_count, metavar="N", help="stop after N calls to a model")
     parser.add_argument("--max-tokens", type=_count, metavar="N", help="stop after N tokens")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def _sql(sql: argparse.ArgumentParser) -> None:
+    sql.add_argument("query", nargs="?", metavar="QUERY", help="a SELECT; from standard input where it is left out")
+    sql.add_argument("--db", type=Path, metavar="FILE", help="a DuckDB database, opened to read")
+    sql.add_argument(
+        "--udps",
+        action="append",
+        metavar="PLACE",
+        help="a folder of UDPs, a file or a name (default: udps/, if it is there)",
+    )
+    sql.add_argument("--model", metavar="MODEL", help="a backend, a path to a GGUF file, or a model of --pipeline")
+    sql.add_argument("--pipeline", type=Path, metavar="FILE", help="take the models from this file's models:")
+    sql.add_argument("--format", choices=("table", "csv", "json", "parquet"), help="of the rows (default: table)")
+    sql.add_argument("--out", type=Path, metavar="PATH", help="write the rows here")
+    sql.add_argument("--explain", action="store_true", help="say what would be asked, in which order, and ask nothing")
+    sql.add_argument(
+        "--on-error", choices=("keep", "fail"), default="keep", help="null and a row of errors, or the end"
+    )
+    _budget(sql)
 
 
 def _with_file(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -65,7 +65,8 @@ def _watched(begun: list[api.Run], tell: Callable[[str], None], *, quiet: bool) 
 
         def begin(run: api.Run, stop: Callable[[], None]) -> None:
             begun.append(run)
-            stack.enter_context(Progress(run.plan, run.ledger, quiet=quiet).shown())
+            steps = {node.id: len(node.op.prompts()) for node in run.plan.nodes}
+            stack.enter_context(Progress(steps, run.ledger, quiet=quiet).shown())
             stack.enter_context(_interrupts(run, stop, tell))
 
         yield api.Watch(tell, begin)
@@ -161,6 +162,13 @@ def test(options: argparse.Namespace) -> int:
     results = run_tests(options.udps, options.model, models, lambda text: print(text, file=sys.stderr))
     print(report(results))
     return 0 if all(result.passed for result in results) else 1
+
+
+def sql(options: argparse.Namespace) -> int:
+    """`gdo sql`."""
+    from gdo.sqlcommand import sql as work
+
+    return work(options)
 
 
 def init(options: argparse.Namespace) -> int:

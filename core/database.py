@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -161,7 +162,7 @@ class Query:
     @cached_property
     def names(self) -> frozenset[str]:
         """Every part of every column name in it: `input.a.b` may be the column a with its field b."""
-        parts = (node.get("column_names") for node in _nodes(self.tree) if node.get("class") == "COLUMN_REF")
+        parts = (node.get("column_names") for node in nodes(self.tree) if node.get("class") == "COLUMN_REF")
         return frozenset(str(name) for names in parts if isinstance(names, list) for name in names)
 
     @cached_property
@@ -172,7 +173,7 @@ class Query:
             or node.get("type") == "JOIN"
             or node.get("class") == "POSITIONAL_REFERENCE"
             or (node.get("class") == "COLUMN_REF" and node.get("column_names") in self._tables)
-            for node in _nodes(self.tree)
+            for node in nodes(self.tree)
         )
 
     @cached_property
@@ -190,13 +191,13 @@ class Query:
             and not _entries(tree.get("cte_map"))
             and not self._sees_whole_rows
         )
-        return plain and not any(self._needs_all(node) for node in _nodes(tree))
+        return plain and not any(self._needs_all(node) for node in nodes(tree))
 
     @cached_property
     def _tables(self) -> list[list[str]]:
         """The names that a whole row of `input` has in expressions."""
         aliases = {
-            str(node["alias"]) for node in _nodes(self.tree) if node.get("type") == "BASE_TABLE" and node.get("alias")
+            str(node["alias"]) for node in nodes(self.tree) if node.get("type") == "BASE_TABLE" and node.get("alias")
         }
         return [[name] for name in sorted({"input", *aliases})]
 
@@ -205,8 +206,8 @@ class Query:
         """Whether an expression takes in a row as a whole, and so would see the hidden row number."""
         chosen = self.tree.get("select_list")
         stars = [part for part in chosen if part.get("class") == "STAR"] if isinstance(chosen, list) else []
-        inside = sum(node.get("class") == "STAR" for node in _nodes(self.tree)) > len(stars)
-        names = [node.get("column_names") for node in _nodes(self.tree) if node.get("class") == "COLUMN_REF"]
+        inside = sum(node.get("class") == "STAR" for node in nodes(self.tree)) > len(stars)
+        names = [node.get("column_names") for node in nodes(self.tree) if node.get("class") == "COLUMN_REF"]
         return inside or any(star.get("columns") for star in stars) or any(name in names for name in self._tables)
 
     @cached_property
@@ -260,14 +261,15 @@ def aggregates() -> set[str]:
     return _AGGREGATES
 
 
-def _nodes(value: object) -> Iterator[dict[str, object]]:
+def nodes(value: object) -> Iterator[dict[str, Any]]:
+    """Every node of a syntax tree, the outer ones first."""
     if isinstance(value, dict):
         yield value
         for item in value.values():
-            yield from _nodes(item)
+            yield from nodes(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _nodes(item)
+            yield from nodes(item)
 
 
 def _entries(value: object) -> bool:

@@ -40,6 +40,7 @@ class Desk:
         self._folder = folder
         self._tell = tell
         self._callers: dict[str, Caller] = {}
+        self._halted: list[Caller] = []
         self._disk = Disk(cache)
         self._memos: dict[str, Memos] = {}
         self._lock = threading.Lock()
@@ -63,7 +64,7 @@ class Desk:
         sys.setswitchinterval(self._turn_s)
 
     async def _close(self) -> None:
-        for caller in self._callers.values():
+        for caller in (*self._callers.values(), *self._halted):
             await caller.close()
         await self._disk.close()
 
@@ -96,6 +97,22 @@ class Desk:
                 if self._stopping:
                     self._callers[name].halt(Stopped("stopped"))
             return self._callers[name]
+
+    def renew(self) -> None:
+        """After a stop, or a failure that ended a model: the next question starts it anew.
+
+        A model that somebody still waits for is let go at the end.
+        """
+        with self._lock:
+            self._stopping = False
+            halted = {name: caller for name, caller in self._callers.items() if caller.stopping}
+            for name in halted:
+                del self._callers[name]
+        for caller in halted.values():
+            if caller.idle:
+                asyncio.run_coroutine_threadsafe(caller.close(), self._loop).result()
+            else:
+                self._halted.append(caller)
 
     def stop(self) -> None:
         """Send nothing more; what is in flight is finished and stored."""

@@ -115,6 +115,14 @@ class Ledger:
         if text:
             self.records.learned(name, text, save)
 
+    def facts(self) -> dict[str, dict[str, object]]:
+        """The totals of each step as plain data."""
+        names = ("rows_in", "rows_out", "rejected", "calls", "cached", "prompt_tokens", "completion_tokens", "errors")
+        return {
+            name: {**{key: getattr(count, key) for key in names}, "seconds": round(count.ended - count.started, 3)}
+            for name, count in list(self.steps.items())
+        }
+
     def spend_call(self) -> str:
         """Take one call from the budget; when it is spent, which one, and nothing else."""
         with self._lock:

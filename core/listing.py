@@ -25,7 +25,7 @@ def udps() -> Iterator[Line]:
         except Faults as error:
             yield name, f"broken: {error.findings[0]}"
             continue
-        yield name, f"{udp.description} ({', '.join(sorted(udp.names))} -> {', '.join(udp.output.names)})"
+        yield name, f"{udp.description} ({', '.join(udp.arguments)} -> {', '.join(udp.output.names)})"
 
 
 def models() -> Iterator[Line]:

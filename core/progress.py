@@ -3,12 +3,12 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from gdo.ledger import Ledger, StepCount
-from gdo.op import Operator
 from gdo.plan import Plan
 
 if TYPE_CHECKING:
@@ -18,12 +18,52 @@ TERMINAL_S = 0.2
 PIPE_S = 10.0
 
 
-class Progress:
-    """Tells how far a run is: a live table in a terminal, a line every ten seconds in a pipe, nothing when quiet."""
+class Counts(Protocol):
+    """Totals by step: a ledger, or what came to it since a moment."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, stream: TextIO | None = None, *, quiet: bool = False) -> None:
-        self._plan = plan
+    @property
+    def steps(self) -> Mapping[str, StepCount]:
+        """The totals of each step."""
+
+
+class Since:
+    """What came to a ledger since now."""
+
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._before = {name: replace(count) for name, count in list(ledger.steps.items())}
+
+    @property
+    def steps(self) -> Mapping[str, StepCount]:
+        """The totals of each step since then."""
+        return {name: self._of(name, count) for name, count in list(self._ledger.steps.items())}
+
+    def _of(self, name: str, count: StepCount) -> StepCount:
+        before = self._before.get(name) or StepCount()
+        whole = ("started", "ended", "total")
+        less = {f.name: getattr(count, f.name) - getattr(before, f.name) for f in fields(count) if f.name not in whole}
+        total = None if count.total is None else count.total - (before.total or 0)
+        return replace(count, **less, total=total, started=max(count.started, before.ended))
+
+
+class Progress:
+    """Tells how far steps are: a live table in a terminal, a line every ten seconds in a pipe, nothing when quiet.
+
+    `steps` are the names of all steps, each with how many prompts it asks for a row. Nothing is shown before `after_s`.
+    """
+
+    def __init__(
+        self,
+        steps: Mapping[str, int],
+        ledger: Counts,
+        stream: TextIO | None = None,
+        *,
+        quiet: bool = False,
+        after_s: float = 0.0,
+    ) -> None:
+        self._steps = steps
+        self._ledger = ledger
+        self._after_s = after_s
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._done = threading.Event()
@@ -50,6 +90,8 @@ class Progress:
             print(text, file=self._stream, flush=True)
 
     def _live(self) -> None:
+        if self._done.wait(self._after_s):
+            return
         from rich.console import Console
         from rich.live import Live
 
@@ -61,12 +103,12 @@ class Progress:
     def _lines(self) -> None:
         while not self._done.wait(PIPE_S):
             parts = []
-            for node in self._plan.nodes:
-                count = self._ledger.steps.get(node.id)
+            for name, asked in self._steps.items():
+                count = self._ledger.steps.get(name)
                 if count and (count.asked or count.rows_in):
-                    calls, cached, tokens, errors, pace = _cells(count, node.op)
+                    calls, cached, tokens, errors, pace = _cells(count, asked)
                     said = f"{calls} calls, {cached} cached, {tokens} tokens, {errors} errors"
-                    parts.append(f"{node.id} {self._amount(count, node.op)}, {said}{pace and f', {pace}'}")
+                    parts.append(f"{name} {self._amount(name, count)}, {said}{pace and f', {pace}'}")
             left = self._left()
             self.tell(f"[{time.monotonic() - self._started:.0f} s{left and f', about {left} left'}] {'; '.join(parts)}")
 
@@ -76,16 +118,16 @@ class Progress:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("step", "rows", "calls", "cached", "tokens", "errors", "rate"):
             table.add_column(name, justify="left" if name == "step" else "right")
-        for node in self._plan.nodes:
-            count = self._ledger.steps.get(node.id) or StepCount()
-            table.add_row(node.id, self._amount(count, node.op), *_cells(count, node.op))
+        for name, asked in self._steps.items():
+            count = self._ledger.steps.get(name) or StepCount()
+            table.add_row(name, self._amount(name, count), *_cells(count, asked))
         left = self._left()
         table.caption = f"{time.monotonic() - self._started:.0f} s{left and f', about {left} left'}"
         return table
 
-    def _amount(self, count: StepCount, op: Operator) -> str:
-        total = self._total()
-        done = _done(count, op)
+    def _amount(self, name: str, count: StepCount) -> str:
+        total = self._total() if count.total is None else count.total
+        done = _done(count, self._steps[name])
         return f"{done:,}" if total is None else f"{min(done, total):,}/{total:,}"
 
     def _total(self) -> int | None:
@@ -99,11 +141,11 @@ class Progress:
         """
         expected = float(self._total() or 0)
         done = wanted = 0.0
-        for node in self._plan.nodes:
-            count = self._ledger.steps.get(node.id) or StepCount()
-            if node.op.asks:
+        for name, asked in self._steps.items():
+            count = self._ledger.steps.get(name) or StepCount()
+            if asked:
                 wanted += expected
-                done += min(_done(count, node.op), expected)
+                done += min(_done(count, asked), expected)
             if count.rows_in:
                 expected *= count.rows_out / count.rows_in
         if not wanted or done < wanted / 20:
@@ -111,14 +153,14 @@ class Progress:
         return clock((time.monotonic() - self._started) * (wanted - done) / done)
 
 
-def _done(count: StepCount, op: Operator) -> int:
+def _done(count: StepCount, asked: int) -> int:
     """Rows that a step is done with; while its first batches are under way, those whose prompts were answered."""
-    return max(count.rows_in, (count.calls + count.cached) // max(len(op.prompts()), 1))
+    return max(count.rows_in, (count.calls + count.cached) // max(asked, 1))
 
 
-def _cells(count: StepCount, op: Operator) -> tuple[str, ...]:
+def _cells(count: StepCount, asked: int) -> tuple[str, ...]:
     seconds = count.ended - count.started
-    pace = f"{_done(count, op) / seconds:,.1f}/s" if seconds > 0.2 else ""  # noqa: PLR2004
+    pace = f"{_done(count, asked) / seconds:,.1f}/s" if seconds > 0.2 else ""  # noqa: PLR2004
     tokens = count.prompt_tokens + count.completion_tokens
     return f"{count.calls:,}", f"{count.cached:,}", f"{tokens:,}", f"{count.errors:,}", pace
 

@@ -57,6 +57,13 @@ class Udp:
         return self.template.columns
 
     @property
+    def arguments(self) -> tuple[str, ...]:
+        """What the template calls its inputs, in order: of `inputs`, of its first example, or as they appear."""
+        shown = next((example.row for example in (*self.examples, *self.tests)), {})
+        order = dict.fromkeys((*self.inputs, *shown, *self.template.order, *sorted(self.names)))
+        return tuple(name for name in order if name in self.names)
+
+    @property
     def columns(self) -> frozenset[str]:
         """The columns that a row must have: the template's names, or what `renamed` says they are called here."""
         return frozenset(self.renamed.get(name, name) for name in self.names)

@@ -62,16 +62,17 @@ def suffix(path: str) -> str:
 def parts_of(sink: Sink, folder: Path, run_id: str) -> list[Path]:
     """Where a run writes a sink before it is whole."""
     place = folder / (sink.path or sink.database or "")
-    return [_part_of(place, run_id)] if sink.table is None else _table_parts(place, sink.table, run_id)
+    return [part_of(place, run_id)] if sink.table is None else _table_parts(place, sink.table, run_id)
 
 
 def _table_parts(place: Path, table: str, run_id: str) -> list[Path]:
     """A database, and what DuckDB may make beside it."""
-    part = _part_of(place.with_name(f"{place.name}.{table}".replace("/", "_")), run_id)
+    part = part_of(place.with_name(f"{place.name}.{table}".replace("/", "_")), run_id)
     return [part, *(part.with_name(part.name + ending) for ending in (".wal", ".tmp"))]
 
 
-def _part_of(place: Path, run_id: str) -> Path:
+def part_of(place: Path, run_id: str) -> Path:
+    """Where a file is written before it is whole."""
     return place.with_name(f".{place.name}.{run_id}.part")
 
 
@@ -144,7 +145,7 @@ class FileWriter(Writer):
 
     def __init__(self, place: Path, schema: pa.Schema, run_id: str) -> None:
         super().__init__(place, schema)
-        self.beside = _part_of(place, run_id)
+        self.beside = part_of(place, run_id)
         kind = suffix(place.name)
         compression = {".gz": "gzip", ".zst": "zstd"}.get(place.suffix.lower())
         _check_types(place, kind, schema)

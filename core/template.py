@@ -91,8 +91,8 @@ class Template:
     """A compiled template.
 
     `columns` are the names it reads and does not set itself; `attributes` the names it reads of the items of `rows`,
-    where it loops over a group. A column whose name is no word is read as `row["net weight"]`. `parts` are the texts and
-    names of a template that has nothing else.
+    where it loops over a group. A column whose name is no word is read as `row["net weight"]`. `order` is the columns as
+    they appear. `parts` are the texts and names of a template that has nothing else.
 
     >>> Template("{{ brand }}: {{ title }}").columns == {"brand", "title"}
     True
@@ -102,6 +102,7 @@ class Template:
 
     source: str
     columns: frozenset[str] = field(init=False, compare=False)
+    order: tuple[str, ...] = field(init=False, compare=False, repr=False)
     attributes: frozenset[str] = field(init=False, compare=False)
     parts: tuple[str | Name, ...] | None = field(init=False, compare=False, repr=False)
     _render: Callable[..., str] = field(init=False, compare=False, repr=False)
@@ -126,7 +127,9 @@ class Template:
         named = {
             name.name for name in tree.find_all(jinja2.nodes.Name) if name.ctx == "load" and id(name) not in called
         }
-        object.__setattr__(self, "columns", frozenset(columns | (named & set(environment.globals))))
+        read = frozenset(columns | (named & set(environment.globals)))
+        object.__setattr__(self, "columns", read)
+        object.__setattr__(self, "order", tuple(_in_order(tree, read)))
         object.__setattr__(self, "attributes", frozenset(_attributes(tree)))
         object.__setattr__(self, "parts", _parts(tree))
         object.__setattr__(self, "_render", compiled.render)
@@ -176,6 +179,21 @@ def _parts(tree: jinja2.nodes.Template) -> "tuple[str | Name, ...] | None":
             else:
                 return None
     return tuple(parts)
+
+
+def _in_order(tree: jinja2.nodes.Template, columns: frozenset[str]) -> Iterator[str]:
+    """The columns in the order in which they first appear."""
+    seen: dict[str, None] = {}
+    for node in tree.find_all((jinja2.nodes.Name, jinja2.nodes.Getitem)):
+        name = node.name if isinstance(node, jinja2.nodes.Name) else _key(node)
+        if name in columns:
+            seen.setdefault(str(name))
+    return iter([*seen, *sorted(columns - seen.keys())])
+
+
+def _key(node: jinja2.nodes.Node) -> object:
+    """The constant in the brackets of `row["net weight"]`; None for anything else."""
+    return getattr(getattr(node, "arg", None), "value", None)
 
 
 def _row_keys(tree: jinja2.nodes.Template) -> Iterator[str]:

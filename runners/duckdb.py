@@ -4,9 +4,8 @@ Memory is bounded by the batches in flight: what must be seen whole (groups, wha
 read) waits in a DuckDB file in the run folder.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,14 +20,13 @@ from gdo.errors import RunFailed
 from gdo.op import Scope
 from gdo.plan import Node, Plan, SourceNode
 from gdo.runners.base import Work, conform, keeps_numbers, numbered, one_batch
-from gdo.runners.feed import IN_FLIGHT, Batches, Feed, renumbered
+from gdo.runners.feed import Batches, Feed, renumbered
+from gdo.runners.flight import IN_FLIGHT, in_order
 from gdo.sink import Writer, open_writer
 from gdo.tables import Source
 
 Out = TypeVar("Out")
 GROUP = "__gdo_group__"
-HELD = 4 * IN_FLIGHT
-"""Batches that are begun and not yet handed on."""
 
 
 class DuckDBRunner:
@@ -220,23 +218,7 @@ class DuckDBRunner:
     # Batches in flight
 
     def _ordered(self, work: Callable[[pa.RecordBatch], Out], batches: Batches) -> Iterator[Out]:
-        """Results in the order of their batches, `IN_FLIGHT` of them under way.
-
-        Behind a batch that takes long, others are begun as those before them end, up to `HELD` in all.
-        """
-        flying: deque[Future[Out]] = deque()
-        try:
-            for batch in batches:
-                flying.append(self._pool.submit(work, batch))
-                while flying and (flying[0].done() or len(flying) >= HELD):
-                    yield flying.popleft().result()
-                while len(under_way := [future for future in flying if not future.done()]) >= IN_FLIGHT:
-                    wait(under_way, return_when=FIRST_COMPLETED)
-            while flying:
-                yield flying.popleft().result()
-        finally:
-            for future in flying:
-                future.cancel()
+        return in_order(self._pool, work, batches)
 
     def _check_edges(self) -> None:
         steps = self.desk.ledger.steps

@@ -15,10 +15,10 @@ from gdo.errors import Faults, RunFailed
 from gdo.plan import SourceNode
 from gdo.runfolder import remove
 from gdo.runners.base import conform, numbered
+from gdo.runners.flight import IN_FLIGHT
 from gdo.tables import Source, source_query
 
 Batches = Iterator[pa.RecordBatch]
-IN_FLIGHT = 8
 MAX_ROWS = 2048
 MIN_ROWS = 32
 FIRST_ROWS = 128

@@ -120,3 +120,13 @@ def test_a_udp_travels_between_processes():
     there = pickle.loads(pickle.dumps(made))  # noqa: S301 (our own bytes)
     assert there.head("plain").text == made.head("plain").text
     assert there.render({"title": "x"}) == "Title: x"
+
+
+def test_the_arguments_of_a_udp_are_in_the_order_of_its_inputs_then_its_example_then_its_template():
+    output = Record((Field("a", Scalar("string")),))
+    plain = Udp("p", Template("{{ title }} {{ brand }}"), output)
+    assert plain.arguments == ("title", "brand")
+    shown = Udp("p", Template("{{ title }} {{ brand }}"), output, examples=(Example({"brand": 1, "title": 2}, {"a": "x"}),))
+    assert shown.arguments == ("brand", "title")
+    declared = Udp("p", Template("{{ fields }} {{ extra }}"), output, inputs=("size", "brand"))
+    assert declared.arguments == ("size", "brand", "extra")

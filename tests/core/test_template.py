@@ -251,3 +251,10 @@ def test_any_text_is_a_template_or_a_fault(source):
         Template(source).render({"a": 1, "b": None, "c": ["x"]})
     except TemplateFault as fault:
         assert str(fault)
+
+
+def test_the_columns_are_known_in_the_order_in_which_they_appear():
+    loop = "{% for x in rows %}{{ x.a }}{% endfor %}"
+    template = Template(loop + "{{ title | upper }} {{ row['net weight'] }} {{ brand }} {{ title }}")
+    assert template.order == ("rows", "title", "net weight", "brand")
+    assert set(template.order) == template.columns

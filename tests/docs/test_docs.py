@@ -1,8 +1,8 @@
 """The documentation holds: every complete example in it runs, and every operator, backend and key is in it.
 
-All of docs/*.md and README.md is read. A fenced block whose first line is `# example: NAME` is a pipeline (yaml), or a
-script (python); one whose first line is `# file: PATH` is a file that stands beside the examples of its page. A text block
-right behind an example is what it gives: the rows of its first sink, or what the script prints.
+All of docs/*.md and README.md is read. A fenced block whose first line is `# example: NAME` is a pipeline (yaml), a
+script (python) or commands (sh); one whose first line is `# file: PATH` is a file that stands beside the examples of its
+page. A text block right behind an example is what it gives: the rows of its first sink, or what is printed.
 
 An example that names no model runs with the fake backend: `model: fake` is put into each of its steps that asks and has
 none. An example with `backend: local` among its models runs the bundled model, as it is, and is marked `model`; of its
@@ -14,7 +14,9 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -168,6 +170,16 @@ def test_a_script_of_the_documentation_runs(example: Example, folder: Path) -> N
         exec(compile(example.text, str(path), "exec"), {"__name__": example.name, "__file__": str(path)})  # noqa: S102
     if example.wanted:
         assert said.getvalue() == example.wanted
+
+
+@pytest.mark.parametrize("example", [named(e) for e in EXAMPLES if e.language == "sh"])
+def test_commands_of_the_documentation_run(example: Example, folder: Path) -> None:
+    write_files(example, folder)
+    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-ec", example.text], cwd=folder, env=environ, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    if example.wanted:
+        assert done.stdout == example.wanted
 
 
 # A server on the loopback address
