@@ -1,5 +1,6 @@
 """Prompt functions in a DuckDB database: registered once, known to every connection on it."""
 
+import atexit
 import contextlib
 import inspect
 import itertools
@@ -104,6 +105,8 @@ def check_connection(connection: object) -> None:
 
 
 _registries: dict[int, Registry] = {}
+_called: dict[str, list[Callable[..., pa.Array]]] = {}
+"""What DuckDB calls. It lets go of it with the connection that registered it, and would still call it on a cursor."""
 
 
 def registry_of(connection: duckdb.DuckDBPyConnection) -> Registry | None:
@@ -151,6 +154,7 @@ def put(
 def drop(connection: duckdb.DuckDBPyConnection, name: str) -> None:
     """Make a function unknown again."""
     connection.remove_function(name)
+    _called.pop(name, None)
 
 
 def put_shape(connection: duckdb.DuckDBPyConnection, shape: Callable[[str], str]) -> None:
@@ -170,6 +174,7 @@ def _create(
     called.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
     with contextlib.suppress(duckdb.Error):  # it is not there, or another connection's
         connection.remove_function(name)
+    _called.setdefault(name, []).append(called)
     connection.create_function(
         name, called, None, database_type(kind), type=PythonUDFType.ARROW, null_handling=FunctionNullHandling.SPECIAL
     )
@@ -194,3 +199,4 @@ def close_with(connection: duckdb.DuckDBPyConnection, session: Session) -> None:
             session.close()
 
     weakref.finalize(connection, close)
+    atexit.register(close)  # a cursor may ask when the connection is gone

@@ -1,5 +1,6 @@
 """`gdo.register`: prompts as functions of DuckDB, called by DuckDB itself."""
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -308,6 +309,16 @@ def test_the_functions_are_there_on_every_cursor(con: Con, register: Any, udps: 
         assert one(cursor, "SELECT prompt('{{ t }}', {t: 1})") == "1"
         assert gdo.sql(cursor, "SELECT prompt('{{ t }}', {t: 12}, 'integer')").fetchall() == [(2,)]
         assert one(cursor, "SELECT prompt('{{ t }}', {t: 12}, 'integer')") == 2
+
+
+def test_a_cursor_outlives_the_connection_that_registered(tmp_path: Path) -> None:
+    made = duckdb.connect()
+    with made.cursor() as cursor:
+        gdo.register(made, model="fake", folder=tmp_path, cache=False)
+        del made
+        gc.collect()
+        said = one(cursor, "SELECT prompt('{{ t }}', {t: 1})")
+        assert gdo.sql(cursor, "SELECT prompt('{{ t }}', {t: 1})").fetchall() == [(said,)]
 
 
 def test_after_closing_the_next_question_opens_a_folder_of_its_own(con: Con, register: Any) -> None:
