@@ -59,6 +59,8 @@ class StepCount:
     completion_tokens: int = 0
     errors: int = 0
     asked: int = 0
+    seen: int = 0
+    """Rows that it has learned from, before it works on the first."""
     started: float = 0.0
     ended: float = 0.0
 

@@ -105,7 +105,7 @@ class Progress:
             parts = []
             for name, asked in self._steps.items():
                 count = self._ledger.steps.get(name)
-                if count and (count.asked or count.rows_in):
+                if count and (count.asked or count.rows_in or count.seen):
                     calls, cached, tokens, errors, pace = _cells(count, asked)
                     said = f"{calls} calls, {cached} cached, {tokens} tokens, {errors} errors"
                     parts.append(f"{name} {self._amount(name, count)}, {said}{pace and f', {pace}'}")
@@ -127,6 +127,8 @@ class Progress:
 
     def _amount(self, name: str, count: StepCount) -> str:
         total = self._total() if count.total is None else count.total
+        if count.seen and not count.rows_in:
+            return f"learns from {count.seen:,}" + ("" if total is None else f"/{total:,}")
         done = _done(count, self._steps[name])
         return f"{done:,}" if total is None else f"{min(done, total):,}/{total:,}"
 

@@ -203,6 +203,7 @@ class DuckDBRunner:
         schema = self.plan.schema(node.input)
 
         def summarise(batch: pa.RecordBatch) -> pa.Table:
+            self.desk.ledger.add(node.id, seen=batch.num_rows)
             if node.op.where is not None:
                 batch = batch.filter(condition_mask(node.op.where, batch))
             return node.op.summarise(batch, self.desk.ask(node.id, node.op))

@@ -39,3 +39,13 @@ def test_what_is_over_soon_shows_nothing() -> None:
     with Progress({"f": 1}, Ledger(Nowhere()), stream, after_s=60).shown():
         time.sleep(0.01)
     assert stream.getvalue() == ""
+
+
+def test_a_step_that_learns_first_says_from_how_many_rows() -> None:
+    ledger = Ledger(Nowhere())
+    ledger.step("source").total = 40
+    shown = Progress({"vote": 0}, ledger)
+    ledger.add("vote", seen=10)
+    assert shown._amount("vote", ledger.step("vote")) == "learns from 10/40"
+    ledger.add("vote", rows_in=5)
+    assert shown._amount("vote", ledger.step("vote")) == "5/40"
