@@ -16,12 +16,13 @@ from gdo.cache import HOME, NAME, Cache
 from gdo.collector import rare_collections
 from gdo.database import connect, quote
 from gdo.desk import Desk
+from gdo.encode import flat_schema
 from gdo.errors import BudgetSpent, Faults, Finding, GdoError, Stopped, nearest
 from gdo.ledger import Ledger
 from gdo.optimize import optimize
 from gdo.plan import Plan, make_plan
 from gdo.runfolder import RunFolder
-from gdo.sink import Sink, flat_schema, part_of, suffix
+from gdo.sink import Sink, part_of, suffix
 from gdo.spec import Given, load_pipeline, with_sink
 from gdo.spec import Pipeline as Spec
 
