@@ -123,25 +123,29 @@ class Caller:
             self.stopping = True
             self.model.stop()
 
-    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1) -> list[Reply]:
+    def replies(
+        self, step: str, requests: Sequence[Request], attempt: int = 1, ledger: Ledger | None = None
+    ) -> list[Reply]:
         """The replies in the order of the requests; a request that failed gives a reply with an error.
 
-        Not to be called in the event loop's own thread: it waits.
+        What they take is counted in `ledger`, by default that of the run. Not to be called in the event loop's own
+        thread: it waits.
 
         Raises:
             BudgetSpent, Stopped: the run may not send what is missing.
             ModelUnready: the model cannot answer any request.
         """
+        ledger = ledger or self._ledger
         keys = list(cache_keys(requests, self.model.identity))
         mine, others = self._claim(keys, requests)
         found: dict[bytes, Reply] = {}
         fault: GdoError = Stopped("interrupted")
         try:
             found |= self._disk.get(list(mine))
-            self._ledger.called([self._call(step, reply, attempt, cached=True) for reply in found.values()])
+            ledger.called([self._call(step, reply, attempt, cached=True) for reply in found.values()])
             missing = {key: request for key, request in mine.items() if key not in found}
             if missing:
-                job = self._send(step, missing, attempt)
+                job = self._send(step, missing, attempt, ledger)
                 found |= asyncio.run_coroutine_threadsafe(job, self._loop).result()
         except GdoError as error:
             fault = error
@@ -149,7 +153,7 @@ class Caller:
         finally:
             self._release(mine, found, fault)
         found |= {key: future.result() for key, future in others.items()}
-        self._ledger.called([Call(step, self.name, 0, 0, 0.0, cached=True, attempt=attempt)] * len(others))
+        ledger.called([Call(step, self.name, 0, 0, 0.0, cached=True, attempt=attempt)] * len(others))
         return [found[key] for key in keys]
 
     def _claim(
@@ -181,7 +185,9 @@ class Caller:
             else:
                 future.set_exception(fault)
 
-    async def _send(self, step: str, missing: Mapping[bytes, Request], attempt: int) -> dict[bytes, Reply]:
+    async def _send(
+        self, step: str, missing: Mapping[bytes, Request], attempt: int, ledger: Ledger
+    ) -> dict[bytes, Reply]:
         await self._start()
         keys = list(missing)
         found: dict[bytes, Reply] = {}
@@ -193,7 +199,7 @@ class Caller:
                 if self.stopping:
                     withheld.append(self.cause)
                     return
-                spent = self._ledger.spend_call()
+                spent = ledger.spend_call()
                 if spent:
                     withheld.append(BudgetSpent(spent))
                     return
@@ -201,7 +207,7 @@ class Caller:
 
         async def done(index: int, reply: Reply) -> None:
             call = self._call(step, reply, attempt, cached=False)
-            self._ledger.spent(call)
+            ledger.spent(call)
             calls.append(call)
             if reply.error is None:
                 await self._keep(keys[index], step, reply)
@@ -212,7 +218,7 @@ class Caller:
         try:
             await self.model.generate(allowed(), done)
         finally:
-            self._ledger.records.calls(calls)
+            ledger.records.calls(calls)
         if withheld:
             raise withheld[0]
         return found

@@ -14,18 +14,18 @@ import duckdb
 import pyarrow as pa
 
 from gdo.ask import ROW
-from gdo.database import column_list, condition_mask, message, quote
+from gdo.database import column_list, message, quote
 from gdo.desk import Desk
 from gdo.errors import RunFailed
 from gdo.op import Scope
 from gdo.plan import Node, Plan, SourceNode
-from gdo.runners.base import Work, conform, keeps_numbers, numbered, one_batch
+from gdo.runners.base import Work, conform, keeps_numbers, numbered
 from gdo.runners.feed import IN_FLIGHT, Batches, Feed, renumbered
+from gdo.runners.groups import by_group, whole_groups
 from gdo.sink import Writer, open_writer
 from gdo.tables import Source
 
 Out = TypeVar("Out")
-GROUP = "__gdo_group__"
 
 
 class DuckDBRunner:
@@ -183,30 +183,9 @@ class DuckDBRunner:
 
     def _grouped(self, node: Node) -> Batches:
         """Whole groups, in the order in which they first appear; rows that `where` leaves out come last."""
-        table, keys = self._spooled_input(node), column_list(node.op.group_by)
-        partition = f"PARTITION BY {keys}" if keys else ""
-        chosen = f"coalesce(CAST(({node.op.where}\n) AS BOOLEAN), false)" if node.op.where else "true"
-        over = f"{partition + ', ' if partition else 'PARTITION BY '}{chosen}"
-        group = f"CASE WHEN {chosen} THEN min({quote(ROW)}) OVER ({over}) END AS {quote(GROUP)}"
-        query = f"SELECT *, {group} FROM {table} ORDER BY {quote(GROUP)} NULLS LAST, {quote(ROW)}"
-        out = self._ordered(self._work(node), self._whole_groups(self.feed.read(query)))
+        query = by_group(node.op, self._spooled_input(node))
+        out = self._ordered(self._work(node), whole_groups(self.feed.read(query)))
         return renumbered(out, node.schema, keep=False)
-
-    def _whole_groups(self, batches: Batches) -> Batches:
-        held: list[pa.RecordBatch] = []
-        for batch in batches:
-            held.append(batch)
-            table = pa.Table.from_batches(held)
-            groups = table.column(GROUP)
-            last = groups[len(groups) - 1]
-            cut = len(groups)
-            while cut and last.is_valid and groups[cut - 1].equals(last):  # rows of no group need not wait for others
-                cut -= 1
-            if cut:
-                yield one_batch(table.slice(0, cut).drop_columns([GROUP]))
-            held = table.slice(cut).to_batches()
-        if held:
-            yield one_batch(pa.Table.from_batches(held).drop_columns([GROUP]))
 
     def _fitted(self, node: Node) -> Batches:
         """Learn from all rows, then work on each slice."""
@@ -214,12 +193,9 @@ class DuckDBRunner:
         query = f"SELECT * FROM {table}"
         schema = self.plan.schema(node.input)
 
-        def summarise(batch: pa.RecordBatch) -> pa.Table:
-            if node.op.where is not None:
-                batch = batch.filter(condition_mask(node.op.where, batch))
-            return node.op.summarise(batch, self.desk.ask(node.id, node.op))
-
-        summaries = list(self._ordered(summarise, renumbered(self.feed.read(query), schema, keep=True)))
+        summaries = list(
+            self._ordered(self._work(node).summarise, renumbered(self.feed.read(query), schema, keep=True))
+        )
         state = node.op.fit(pa.concat_tables(summaries)) if summaries else None
         rows = renumbered(self.feed.read(query), schema, keep=True)
         out = self._ordered(self._work(node, state), rows)
