@@ -1,11 +1,14 @@
 """gdo from Python: load, check, plan and run a pipeline. One of the two places that know all wings."""
 
+import glob
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.csv
@@ -22,11 +25,14 @@ from gdo.ledger import Ledger
 from gdo.optimize import optimize
 from gdo.plan import Plan, make_plan
 from gdo.runfolder import RunFolder
-from gdo.sink import Sink, part_of, suffix
-from gdo.spec import Given, load_pipeline, with_sink
+from gdo.sink import Sink, part_of, stem, suffix
+from gdo.spec import Given, in_order, load_pipeline, with_sink
 from gdo.spec import Pipeline as Spec
 
-RUNNERS = ("duckdb",)
+if TYPE_CHECKING:
+    from gdo.runners.base import Runner
+
+RUNNERS = ("duckdb", "beam")
 
 
 def register_wings() -> None:
@@ -48,6 +54,8 @@ class Options:
     max_tokens: int | None = None
     out: str | Path | None = None
     batch_rows: int | None = None
+    runner_options: tuple[str, ...] = ()
+    """Beam's own, such as `--runner=FlinkRunner`."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -114,9 +122,9 @@ class Pipeline:
         """The pipeline's name."""
         return self.spec.name
 
-    def check(self) -> None:
-        """Read the sources' columns and follow them through every step."""
-        self.plan()
+    def check(self, runner: str = "duckdb") -> None:
+        """Read the sources' columns and follow them through every step; also what a runner cannot do."""
+        _check_runner(self.spec, self.plan(), Options(runner=runner))
 
     def plan(self, *, rewritten: bool = True, limit: int | None = None) -> Plan:
         """The plan: rewritten as it will run, or as it was written; of the first `limit` rows of each source."""
@@ -134,10 +142,9 @@ class Pipeline:
         options = options or Options()
         if options.limit is not None and options.limit < 1:
             raise Faults.one("limit", f"{options.limit} is not a number of rows of 1 or more")
-        if options.runner not in RUNNERS:
-            raise Faults.one("--runner", f"no runner '{options.runner}'", nearest(options.runner, RUNNERS))
         spec = with_sink(self.spec, Path(options.out)) if options.out is not None else self.spec
         plan = optimize(make_plan(spec))
+        _check_runner(spec, plan, options)
         home = spec.folder / HOME
         folder = RunFolder(home / "runs", spec.document.hide)
         if not plan.sinks:
@@ -162,12 +169,37 @@ class Watch:
     begin: Callable[[Run, Callable[[], None]], None] = lambda _run, _stop: None
 
 
-def _carry_out(run: Run, cache: Cache | None, options: Options, watch: Watch) -> None:
-    from gdo.runners.duckdb import DuckDBRunner
+def _check_runner(spec: Spec, plan: Plan, options: Options) -> None:
+    """Refuse what a runner cannot do, or a runner that is not here."""
+    runner = options.runner
+    if runner not in RUNNERS:
+        raise Faults.one("--runner", f"no runner '{runner}'", nearest(runner, RUNNERS))
+    if runner == "beam":
+        if importlib.util.find_spec("apache_beam") is None:
+            raise Faults.one("--runner beam", "Apache Beam is not installed", 'pip install "gdo[beam]"')
+        from gdo.runners.beam_check import faults
 
+        found = list(faults(spec, plan, options.runner_options))
+        if found:
+            raise Faults(in_order(found))
+
+
+def _runner(run: Run, desk: Desk, cache: Cache | None, options: Options) -> "Runner":
+    if options.runner == "duckdb":
+        from gdo.runners.duckdb import DuckDBRunner
+
+        return DuckDBRunner(desk, run.folder / "spill.duckdb", run.folder.name, options.batch_rows)
+    from gdo.runners.beam import BeamRunner, desk_spec
+
+    place = str(cache.path.resolve()) if cache is not None else None
+    spec = desk_spec(run.plan, run.folder.name, place, options.max_calls, options.max_tokens)
+    return BeamRunner(desk, spec, run.folder, options.runner_options, options.batch_rows)
+
+
+def _carry_out(run: Run, cache: Cache | None, options: Options, watch: Watch) -> None:
     with rare_collections(), Desk(run.plan.models, run.plan.folder, run.ledger, cache, watch.tell) as desk:
-        watch.begin(run, desk.stop)
-        runner = DuckDBRunner(desk, run.folder / "spill.duckdb", run.folder.name, options.batch_rows)
+        runner = _runner(run, desk, cache, options)
+        watch.begin(run, runner.stop)
         try:
             runner.run(run.plan)
         except (KeyboardInterrupt, Stopped):
@@ -261,6 +293,15 @@ def read_sink(sink: Sink, folder: Path, schema: pa.Schema | None = None) -> pa.T
         with connect(str(folder / sink.database), read_only=True) as connection:
             return connection.sql(f"SELECT * FROM {quote(sink.table or '')}").to_arrow_table()
     path = folder / (sink.path or "")
+    before, after = stem(str(path))
+    shards = sorted(Path(name) for name in glob.glob(f"{glob.escape(before)}-*-of-*{glob.escape(after)}"))  # noqa: PTH207
+    if shards and not path.exists():
+        return pa.concat_tables([read_file(shard, folder, schema) for shard in shards])
+    return read_file(path, folder, schema)
+
+
+def read_file(path: Path, folder: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """What one file of a sink holds."""
     if suffix(path.name) == ".parquet":
         return pyarrow.parquet.read_table(path)
     if schema is not None and suffix(path.name) in {".csv", ".tsv"}:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from gdo import api
 from gdo.errors import Faults, RunFailed
+from gdo.runfolder import remove
 
 
 def _pipeline(options: argparse.Namespace) -> api.Pipeline:
@@ -47,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
                 api.Options(
                     runner=options.runner, limit=options.limit, cache=not options.no_cache, out=options.out,
                     max_calls=options.max_calls, max_tokens=options.max_tokens,
+                    runner_options=tuple(options.runner_options),
                 ),
                 api.Watch(tell, begin),
             )  # fmt: skip
@@ -86,7 +88,7 @@ def _interrupts(run: api.Run, stop: Callable[[], None], tell: Callable[[str], No
     def leave(*_: object) -> None:
         tell("left at once; replies that were stored are kept, and the same command goes on from there")
         for part in run.leftovers():
-            part.unlink(missing_ok=True)
+            remove(part)
         os._exit(1)
 
     def interrupted(*_: object) -> None:
@@ -107,7 +109,7 @@ def _interrupts(run: api.Run, stop: Callable[[], None], tell: Callable[[str], No
 def check(options: argparse.Namespace) -> int:
     """`gdo check`."""
     pipeline = _pipeline(options)
-    pipeline.check()
+    pipeline.check(options.runner)
     steps = len(pipeline.spec.steps)
     print(f"{options.pipeline}: no fault in {steps} {'step' if steps == 1 else 'steps'}", file=sys.stderr)
     return 0

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -108,20 +109,7 @@ class RunFolder:
 
     def errors(self, step: str, failures: Sequence[tuple[int, Failure]]) -> None:
         """Write down rows that a step could not answer."""
-        self._errors.add(
-            [
-                (
-                    row,
-                    step,
-                    failure.reason,
-                    self._hide(failure.detail[:_LONGEST]),
-                    self._hide(failure.prompt[:_LONGEST]),
-                    self._hide(failure.raw_reply[:_LONGEST]),
-                    failure.attempts,
-                )
-                for row, failure in failures
-            ]
-        )
+        self._errors.add([error_row(row, step, failure, self._hide) for row, failure in failures])
 
     def calls(self, calls: Sequence[Call]) -> None:
         """Write down requests made, or found in the cache."""
@@ -139,6 +127,13 @@ class RunFolder:
         self._running.unlink(missing_ok=True)
 
 
+def error_row(row: int, step: str, failure: Failure, hide: Callable[[str], str] = str) -> tuple[object, ...]:
+    """A failure as a row of the errors table."""
+    texts = (failure.detail, failure.prompt, failure.raw_reply)
+    detail, prompt, reply = (hide(text[:_LONGEST]) for text in texts)
+    return (row, step, failure.reason, detail, prompt, reply, failure.attempts)
+
+
 def sweep(parent: Path) -> None:
     """Remove what runs of this machine that were killed have left in their folders: spilled rows and half tables."""
     for marker in parent.glob("*/running"):
@@ -148,7 +143,15 @@ def sweep(parent: Path) -> None:
             continue
         beside = [path for path in map(Path, parts) if path.name.endswith(".part")]
         for left in (*beside, *marker.parent.glob("spill.*"), *marker.parent.glob("*.part"), marker):
-            left.unlink(missing_ok=True)
+            remove(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _lives(process: int) -> bool:

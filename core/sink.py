@@ -1,6 +1,7 @@
 """Sinks: where rows go, written beside their name and renamed when whole."""
 
 import os
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -51,6 +52,27 @@ def suffix(path: str) -> str:
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
     return Path(name).suffix
+
+
+def stem(place: str) -> tuple[str, str]:
+    """What stands before the number of a shard, and behind it.
+
+    >>> stem("out/cat.v2.csv.gz")
+    ('out/cat.v2', '.csv.gz')
+    """
+    found = re.search(r"\.\w+(\.(gz|zst))?$", place.lower())
+    cut = found.start() if found else len(place)
+    return place[:cut], place[cut:]
+
+
+def shard(place: str, number: int, count: int) -> str:
+    """The name of one of the files that a sink is written to by many workers.
+
+    >>> shard("out/cat.parquet", 0, 16)
+    'out/cat-00000-of-00016.parquet'
+    """
+    before, after = stem(place)
+    return f"{before}-{number:05}-of-{count:05}{after}"
 
 
 def part_of(place: Path, run_id: str) -> Path:

@@ -26,6 +26,9 @@ class Runner(Protocol):
             RunFailed: it could not; nothing half-written is left.
         """
 
+    def stop(self) -> None:
+        """Send nothing more to a model; may be called from any thread."""
+
 
 class Asking(Protocol):
     """Where a step asks, and where its rows are counted."""

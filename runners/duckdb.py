@@ -66,6 +66,10 @@ class DuckDBRunner:
         finally:
             self._close()
 
+    def stop(self) -> None:
+        """Send nothing more; what is in flight is finished and stored."""
+        self.desk.stop()
+
     def _close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
         self.feed.close()

@@ -1,0 +1,36 @@
+"""Beam's own options, as they stand behind `--` on the command line."""
+
+import logging
+from collections.abc import Sequence
+
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from gdo.errors import Faults
+
+LOCAL = (None, "DirectRunner", "FnApiRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner")
+
+
+def read_options(given: Sequence[str]) -> PipelineOptions:
+    """Beam's options.
+
+    Raises:
+        Faults: Beam knows none of that name, or it is told wrong.
+    """
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("apache_beam.options.pipeline_options")
+    logger.addHandler(handler)
+    try:
+        options = PipelineOptions(list(given))
+        options.get_all_options(drop_default=True)
+    except SystemExit:
+        raise Faults.one("--", f"Beam does not understand: {' '.join(given)}") from None
+    finally:
+        logger.removeHandler(handler)
+    unknown = next((text for text in said if "unparseable" in text), "")
+    if unknown and options.view_as(StandardOptions).runner in LOCAL:
+        raise Faults.one(
+            "--", f"Beam has no such option: {unknown.partition(': ')[2]}", "see the runner's page of Beam"
+        )
+    return options
