@@ -1,8 +1,8 @@
 """gdo from Python: load, check, plan and run a pipeline. One of the two places that know all wings."""
 
-import glob
 import importlib
 import importlib.util
+import logging
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,23 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from gdo import __version__
-from gdo.cache import HOME, NAME, Cache
+from gdo.cache import HOME, NAME
 from gdo.collector import rare_collections
-from gdo.database import connect, quote
 from gdo.desk import Desk
-from gdo.encode import flat_schema
 from gdo.errors import BudgetSpent, Faults, Finding, GdoError, Stopped, nearest
 from gdo.ledger import Ledger
 from gdo.optimize import optimize
 from gdo.plan import Plan, make_plan
+from gdo.rediscache import open_store
 from gdo.runfolder import RunFolder
-from gdo.sink import Sink, part_of, stem, suffix
+from gdo.sink import Sink, part_of
 from gdo.spec import Given, in_order, load_pipeline, with_sink
 from gdo.spec import Pipeline as Spec
+from gdo.stored import read_sink
 
 if TYPE_CHECKING:
     from gdo.runners.base import Runner
@@ -156,8 +155,8 @@ class Pipeline:
         run = Run(folder.path, plan, ledger)
         folder.leaves(run.parts())
         with _recorded(folder, run):
-            cache = Cache(home / NAME) if options.cache else None  # the desk closes it, in its own thread
-            _carry_out(run, cache, options, watch or Watch())
+            place = (spec.cache or str((home / NAME).absolute())) if options.cache else None
+            _carry_out(run, place, options, watch or Watch())
         return run
 
 
@@ -177,6 +176,8 @@ def _check_runner(spec: Spec, plan: Plan, options: Options) -> None:
     if runner == "beam":
         if importlib.util.find_spec("apache_beam") is None:
             raise Faults.one("--runner beam", "Apache Beam is not installed", 'pip install "gdo[beam]"')
+        with _unheard():
+            importlib.import_module("apache_beam")
         from gdo.runners.beam_check import faults
 
         found = list(faults(spec, plan, options.runner_options))
@@ -184,20 +185,31 @@ def _check_runner(spec: Spec, plan: Plan, options: Options) -> None:
             raise Faults(in_order(found))
 
 
-def _runner(run: Run, desk: Desk, cache: Cache | None, options: Options) -> "Runner":
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Beam warns of clients that gdo does not use when it is imported."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _runner(run: Run, desk: Desk, cache: str | None, options: Options) -> "Runner":
     if options.runner == "duckdb":
         from gdo.runners.duckdb import DuckDBRunner
 
         return DuckDBRunner(desk, run.folder / "spill.duckdb", run.folder.name, options.batch_rows)
     from gdo.runners.beam import BeamRunner, desk_spec
 
-    place = str(cache.path.resolve()) if cache is not None else None
-    spec = desk_spec(run.plan, run.folder.name, place, options.max_calls, options.max_tokens)
+    spec = desk_spec(run.plan, run.folder.name, cache, options.max_calls, options.max_tokens)
     return BeamRunner(desk, spec, run.folder, options.runner_options, options.batch_rows)
 
 
-def _carry_out(run: Run, cache: Cache | None, options: Options, watch: Watch) -> None:
-    with rare_collections(), Desk(run.plan.models, run.plan.folder, run.ledger, cache, watch.tell) as desk:
+def _carry_out(run: Run, cache: str | None, options: Options, watch: Watch) -> None:
+    store = open_store(cache)  # the desk closes it, in its own thread
+    with rare_collections(), Desk(run.plan.models, run.plan.folder, run.ledger, store, watch.tell) as desk:
         runner = _runner(run, desk, cache, options)
         watch.begin(run, runner.stop)
         try:
@@ -213,7 +225,7 @@ def _carry_out(run: Run, cache: Cache | None, options: Options, watch: Watch) ->
             raise
 
 
-def _goes_on(cache: Cache | None) -> str:
+def _goes_on(cache: str | None) -> str:
     if cache is None:
         return "without a cache no reply is kept: the next run begins anew"
     return "replies so far are kept, and the same command goes on from there"
@@ -285,35 +297,3 @@ def run(
     if unknown:
         raise Faults(unknown)
     return load(path, variables, source).run(Options(runner=runner, **options))  # type: ignore[arg-type]
-
-
-def read_sink(sink: Sink, folder: Path, schema: pa.Schema | None = None) -> pa.Table:
-    """What a sink holds; with its schema, a csv file is read in the types that were written (lists and records as text)."""
-    if sink.database is not None:
-        with connect(str(folder / sink.database), read_only=True) as connection:
-            return connection.sql(f"SELECT * FROM {quote(sink.table or '')}").to_arrow_table()
-    path = folder / (sink.path or "")
-    before, after = stem(str(path))
-    shards = sorted(Path(name) for name in glob.glob(f"{glob.escape(before)}-*-of-*{glob.escape(after)}"))  # noqa: PTH207
-    if shards and not path.exists():
-        return pa.concat_tables([read_file(shard, folder, schema) for shard in shards])
-    return read_file(path, folder, schema)
-
-
-def read_file(path: Path, folder: Path, schema: pa.Schema | None = None) -> pa.Table:
-    """What one file of a sink holds."""
-    if suffix(path.name) == ".parquet":
-        return pyarrow.parquet.read_table(path)
-    if schema is not None and suffix(path.name) in {".csv", ".tsv"}:
-        kinds = {field.name: field.type for field in flat_schema(schema)}
-        convert = pyarrow.csv.ConvertOptions(
-            column_types=kinds, strings_can_be_null=True, quoted_strings_can_be_null=False
-        )
-        parse = pyarrow.csv.ParseOptions(
-            delimiter="\t" if suffix(path.name) == ".tsv" else ",", newlines_in_values=True
-        )
-        return pyarrow.csv.read_csv(path, parse_options=parse, convert_options=convert)
-    from gdo.tables import Source, source_query
-
-    with connect() as connection:
-        return connection.sql(source_query(Source(path=str(path)), folder, connection)).to_arrow_table()

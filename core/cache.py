@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 import orjson
 
@@ -33,12 +34,33 @@ Stored = tuple[bytes, str, str, Reply]
 """Key, model, step, reply."""
 
 
+class Store(Protocol):
+    """Where replies are kept: a file of this machine, or a server that many share."""
+
+    waits: ClassVar[bool]
+    """Whether `put` waits for a network, so that it must not hold up the event loop."""
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
+        """The replies that are there, by key."""
+
+    def put(self, replies: Sequence[Stored]) -> None:
+        """Store replies; they are safe when this returns."""
+
+    def checkpoint(self) -> None:
+        """Tidy up, where there is something to tidy."""
+
+    def close(self) -> None:
+        """Let it go."""
+
+
 class Cache:
     """The replies in one file. `get` may be called from any thread, `put` and `checkpoint` from one each.
 
     Raises:
         Faults: the file is there but is no cache, or cannot be opened.
     """
+
+    waits: ClassVar[bool] = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -99,7 +121,7 @@ class Cache:
             for start in range(0, len(replies), _CHUNK):
                 values: list[object] = []
                 for key, model, step, reply in replies[start : start + _CHUNK]:
-                    values += (key, self._origin(model, step), _encode(reply), now)
+                    values += (key, self._origin(model, step), encode(reply), now)
                 rows = ",".join(["(?,?,?,?)"] * (len(values) // 4))
                 self._writes.execute(f"INSERT OR IGNORE INTO replies VALUES {rows}", values)
             self._writes.execute("COMMIT")
@@ -140,7 +162,8 @@ def _marks(count: int) -> str:
     return ",".join("?" * count)
 
 
-def _encode(reply: Reply) -> bytes:
+def encode(reply: Reply) -> bytes:
+    """A reply as it is stored."""
     usage = reply.usage
     return orjson.dumps([reply.text, reply.scores, usage.prompt_tokens, usage.completion_tokens])
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from gdo.cache import CHECKPOINT_EVERY, Cache, Stored
+from gdo.cache import CHECKPOINT_EVERY, Store, Stored
 from gdo.errors import BudgetSpent, GdoError, ModelUnready, RunFailed, Stopped
 from gdo.ledger import Call, Ledger
 from gdo.model import Model, Reply, ReplyError, Request, cache_keys
@@ -22,8 +22,9 @@ class Disk:
     thread would, which has to fight for the interpreter; all replies of one turn of the loop go in one commit.
     """
 
-    def __init__(self, cache: Cache | None) -> None:
+    def __init__(self, cache: Store | None) -> None:
         self.cache = cache
+        self._writing: set[asyncio.Future[None]] = set()
         self._memory: dict[bytes, Reply] = {}
         self._waiting: list[Stored] = []
         self._stored: asyncio.Future[None] | None = None
@@ -59,17 +60,23 @@ class Disk:
                 del self._memory[old]
         self._memory[key] = reply
 
-    def _write(self, cache: Cache, loop: asyncio.AbstractEventLoop) -> None:
+    def _write(self, cache: Store, loop: asyncio.AbstractEventLoop) -> None:
         """Store what waits."""
         stored, batch = self._stored, self._waiting
         assert stored is not None  # noqa: S101 (`put` made it)
         self._stored, self._waiting = None, []
+        if cache.waits:
+            job = loop.run_in_executor(self._thread, cache.put, batch)
+            self._writing.add(job)
+            job.add_done_callback(self._writing.discard)
+            job.add_done_callback(lambda job: _settle(stored, job.exception()))
+            return
         try:
             cache.put(batch)
         except Exception as error:  # noqa: BLE001 (whatever it is, those who wait for the disk must hear of it)
-            stored.set_exception(error)
+            _settle(stored, error)
             return
-        stored.set_result(None)
+        _settle(stored, None)
         self._untidy += len(batch)
         if self._untidy >= CHECKPOINT_EVERY and (self._tidying is None or self._tidying.done()):
             self._untidy = 0
@@ -79,11 +86,20 @@ class Disk:
         """Finish what is being written."""
         if self._stored is not None:
             await asyncio.wait([self._stored])
+        if self._writing:
+            await asyncio.wait(self._writing)
         if self._tidying is not None:
             await self._tidying
         if self.cache is not None:
             self.cache.close()
         self._thread.shutdown()
+
+
+def _settle(stored: asyncio.Future[None], error: BaseException | None) -> None:
+    if error is None:
+        stored.set_result(None)
+    else:
+        stored.set_exception(error)
 
 
 class Caller:

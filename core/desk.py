@@ -8,7 +8,7 @@ from types import TracebackType
 
 from gdo.ask import Ask, Memos, Policy
 from gdo.backend import Backend, resolve
-from gdo.cache import Cache
+from gdo.cache import Store
 from gdo.caller import Caller, Disk
 from gdo.errors import Stopped
 from gdo.ledger import Ledger
@@ -25,7 +25,7 @@ class Desk:
         models: Mapping[str, Backend],
         folder: Path,
         ledger: Ledger,
-        cache: Cache | None,
+        cache: Store | None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.ledger = ledger

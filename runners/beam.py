@@ -15,7 +15,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from gdo.backend import DEFAULT_MODEL, resolve
@@ -24,11 +24,14 @@ from gdo.errors import RunFailed
 from gdo.ledger import Call, Failure, StepCount
 from gdo.plan import Plan
 from gdo.runfolder import CALLS, ERRORS, remove
-from gdo.runners.beam_desk import DeskSpec, offer, withdraw
+from gdo.runners import beam_machine
+from gdo.runners.beam_desk import DeskSpec
 from gdo.runners.beam_fault import fault_of
 from gdo.runners.beam_graph import Graph
-from gdo.runners.beam_metrics import counts
+from gdo.runners.beam_local import direct_runner, watched
+from gdo.runners.beam_metrics import counts, followed
 from gdo.runners.beam_options import LOCAL, read_options
+from gdo.runners.beam_shared import offer, withdraw
 from gdo.runners.beam_sink import (
     ByShard,
     Commit,
@@ -61,6 +64,7 @@ class BeamRunner:
     def stop(self) -> None:
         """Send nothing more, and let the engine end the job."""
         self.desk.stop()
+        beam_machine.stop(self.spec.run_id)
         result = self._result
         if result is not None:
             threading.Thread(target=result.cancel, daemon=True).start()
@@ -84,6 +88,7 @@ class BeamRunner:
             Commit(self.spec.run_id, plan.folder).put(sinks, entries)
         finally:
             withdraw(self.spec.run_id)
+            beam_machine.dismiss(self.spec.run_id)
             self._clean()
 
     def _stage(self) -> str:
@@ -115,15 +120,17 @@ class BeamRunner:
 
     def _carried_out(self, layouts: Mapping[str, tuple[Reading, list[Piece]]]) -> PipelineResult:
         local = self.options.view_as(StandardOptions).runner in LOCAL
-        pipeline = beam.Pipeline(runner=_direct(self.options) if local else None, options=self.options)
+        pipeline = beam.Pipeline(runner=direct_runner(self.options) if local else None, options=self.options)
         self._build(pipeline, layouts)
         name = self.options.view_as(StandardOptions).runner or "DirectRunner"
-        try:
-            with quiet():
+        with quiet(), watched(self.stop) as losses, followed(self.spec.run_id, self.desk.ledger):
+            try:
                 self._result = pipeline.run()
                 self._result.wait_until_finish()
-        except Exception as error:
-            raise fault_of(error, name) from error
+            except Exception as error:
+                if losses.told:
+                    raise RunFailed(f"{losses} (replies so far are kept: run again)") from error
+                raise fault_of(error, name) from error
         if self._result.state != PipelineState.DONE:
             raise RunFailed(f"{name}: the job ended as {self._result.state} (the engine's own log says why)")
         return self._result
@@ -225,27 +232,19 @@ def desk_spec(plan: Plan, run_id: str, cache: str | None, max_calls: int | None,
     return DeskSpec(run_id, models, plan.folder.resolve(), cache, max_calls, max_tokens)
 
 
-def _direct(options: PipelineOptions) -> beam.runners.runner.PipelineRunner:
-    """Beam's local runner in Python; the switch in front of it would fetch another one from the network."""
-    from apache_beam.portability.api import beam_provision_api_pb2
-    from apache_beam.runners.portability.fn_api_runner import fn_runner
-    from apache_beam.runners.portability.portable_runner import JobServiceHandle
-
-    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
-    info = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
-
-    return fn_runner.FnApiRunner(provision_info=info)
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Beam's own chatter is for its log, not for the user's terminal."""
+    from apache_beam.runners.worker import sdk_worker
+
     logger = logging.getLogger("apache_beam")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
+    sdk_worker.print = lambda *_, **__: None  # it prints the traceback of what is raised here as well
     try:
         yield
     finally:
+        del sdk_worker.print
         logger.setLevel(before)
 
 

@@ -3,7 +3,8 @@
 Counts go the other way: each batch has a tally of its own, so that what a bundle gives up is not counted twice.
 """
 
-import threading
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from gdo.ask import Answering, Ask, Memos
 from gdo.backend import Backend, resolve
+from gdo.cache import Store
 from gdo.caller import Caller
 from gdo.desk import Desk, policy_of
 from gdo.errors import GdoError
@@ -19,6 +21,7 @@ from gdo.ledger import Call, Failure, Ledger
 from gdo.model import Model, Reply, Request
 from gdo.op import Operator
 from gdo.plan import model_name
+from gdo.rediscache import open_store
 
 THREADS = 64
 """Batches that a process works on at once, over all bundles."""
@@ -97,6 +100,9 @@ class Counter(Protocol):
     def whole(self) -> Ledger | None:
         """The ledger of the run, where it is in this process."""
 
+    def close(self) -> None:
+        """Nobody asks any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
@@ -134,6 +140,9 @@ class Here:
         """The desk's ledger."""
         return self.desk.ledger
 
+    def close(self) -> None:
+        """The desk is the launcher's."""
+
 
 class WorkerDesk:
     """What all bundles of a run in this process share: the way to the models, what was answered lately, the threads."""
@@ -150,6 +159,7 @@ class WorkerDesk:
     def close(self) -> None:
         """Let the threads go."""
         self.pool.shutdown(wait=False, cancel_futures=True)
+        self.counter.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,57 +179,12 @@ class BatchDesk:
         return Ask(step, model_name(op), find, self.ledger, policy_of(op), memos)
 
 
-_LOCK = threading.Lock()
-_HERE: dict[str, Desk] = {}
-_OPEN: dict[str, tuple[WorkerDesk, int]] = {}
-
-
-def offer(run_id: str, desk: Desk) -> None:
-    """Let the workers of a run that are in this process use its desk."""
-    _HERE[run_id] = desk
-
-
-def withdraw(run_id: str) -> None:
-    """The run is over."""
-    _HERE.pop(run_id, None)
-    with _LOCK:
-        worker, _ = _OPEN.pop(run_id, (None, 0))
-    if worker is not None:
-        worker.close()
-
-
-def acquire(spec: DeskSpec) -> WorkerDesk:
-    """The desk of a run in this process, opened at the first call; each call is answered by a `release`."""
-    with _LOCK:
-        worker, users = _OPEN.get(spec.run_id, (None, 0))
-        if worker is None:
-            worker = WorkerDesk(_counter(spec))
-        _OPEN[spec.run_id] = (worker, users + 1)
-        return worker
-
-
-def release(spec: DeskSpec) -> None:
-    """Let the desk go; the last one closes it."""
-    with _LOCK:
-        worker, users = _OPEN.get(spec.run_id, (None, 0))
-        if worker is None:
-            return
-        if users > 1:
-            _OPEN[spec.run_id] = (worker, users - 1)
-            return
-        if spec.run_id in _HERE:  # the launcher closes it: another stage may come
-            _OPEN[spec.run_id] = (worker, 0)
-            return
-        del _OPEN[spec.run_id]
-    worker.close()
-
-
-def _counter(spec: DeskSpec) -> Counter:
-    if spec.run_id in _HERE:
-        return Here(_HERE[spec.run_id])
-    from gdo.runners.beam_machine import Machine
-
-    return Machine(spec)
+def open_cache(spec: DeskSpec) -> Store | None:
+    """The cache of a worker: the file of the pipeline's folder, or one of this machine's where that is not here."""
+    place = spec.cache
+    if place is not None and "://" not in place and not spec.folder.is_dir():
+        place = str(Path(tempfile.gettempdir()) / f"gdo-{os.getuid()}" / Path(place).name)
+    return open_store(place)
 
 
 def unstarted(spec: DeskSpec, name: str) -> Model:

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.pvalue import PCollection
 
 from gdo.op import Scope
 from gdo.plan import Node, Plan
@@ -16,7 +17,6 @@ from gdo.runners.beam_parcel import Parcel, pack
 from gdo.runners.beam_shuffle import Count, Deal, Fit, Number
 from gdo.runners.beam_worker import Groups, InFlight, Steps, Summarise
 
-Batches = beam.PCollection
 beam.coders.registry.register_coder(pa.RecordBatch, BatchCoder)
 Thing = TypeVar("Thing")
 
@@ -27,16 +27,16 @@ class Graph:
 
     plan: Plan
     desk: DeskSpec
-    given: Mapping[str, Batches]
-    errors: list[Batches] = field(default_factory=list)
-    calls: list[Batches] = field(default_factory=list)
-    learned: dict[str, Batches] = field(default_factory=dict)
+    given: Mapping[str, PCollection]
+    errors: list[PCollection] = field(default_factory=list)
+    calls: list[PCollection] = field(default_factory=list)
+    learned: dict[str, PCollection] = field(default_factory=dict)
     """The state of each step that learns."""
-    _made: dict[str, Batches] = field(default_factory=dict)
+    _made: dict[str, PCollection] = field(default_factory=dict)
     _apart: dict[str, bool] = field(default_factory=dict)
     """Whether the batches of a name hold numbers between which no other batch's are."""
 
-    def rows(self, name: str) -> Batches:
+    def rows(self, name: str) -> PCollection:
         """The numbered rows of a node or source."""
         if name in self.given:
             return self.given[name]
@@ -49,7 +49,7 @@ class Graph:
     def _node(self, name: str) -> Node:
         return next(node for node in self.plan.nodes if node.id == name)
 
-    def _chain(self, node: Node) -> Batches:
+    def _chain(self, node: Node) -> PCollection:
         """A run of row-by-row steps in one DoFn, as far as nobody else reads what is between them."""
         nodes = [node]
         while True:
@@ -62,7 +62,7 @@ class Graph:
         out = self._outputs(node.id, self.rows(first), Steps(self.desk, self._packed(tuple(nodes))))
         return self._numbered(node, out, apart=self._apart.get(first, True))
 
-    def _fitted(self, node: Node) -> Batches:
+    def _fitted(self, node: Node) -> PCollection:
         """Learn from all rows, then work on each slice with what was learned."""
         rows = self.rows(node.input)
         summaries = self._outputs(
@@ -75,7 +75,7 @@ class Graph:
         )
         return self._numbered(node, out, apart=self._apart.get(node.input, True))
 
-    def _grouped(self, node: Node) -> Batches:
+    def _grouped(self, node: Node) -> PCollection:
         """Rows of a group meet in one worker."""
         dealt = (
             self.rows(node.input)
@@ -86,8 +86,8 @@ class Graph:
         return self._numbered(node, out, apart=False, always=True)
 
     def _outputs(
-        self, label: str, rows: Batches, work: InFlight, kind: object = pa.RecordBatch, **side: object
-    ) -> Batches:
+        self, label: str, rows: PCollection, work: InFlight, kind: object = pa.RecordBatch, **side: object
+    ) -> PCollection:
         """What a step gives; its errors and calls are gathered beside."""
         done = rows | label >> beam.ParDo(work, **side).with_outputs("errors", "calls", main="rows")
         done.rows.element_type = kind
@@ -99,7 +99,7 @@ class Graph:
     def _packed(self, thing: Thing) -> Parcel[Thing]:
         return pack(thing, self.plan.folder)
 
-    def _numbered(self, node: Node, rows: Batches, *, apart: bool, always: bool = False) -> Batches:
+    def _numbered(self, node: Node, rows: PCollection, *, apart: bool, always: bool = False) -> PCollection:
         """New numbers for rows that a step made."""
         self._apart[node.id] = apart
         if keeps_numbers(node.op) and not always:

@@ -21,6 +21,7 @@ def read_options(given: Sequence[str]) -> PipelineOptions:
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("apache_beam.options.pipeline_options")
     logger.addHandler(handler)
+    before, logger.propagate = logger.propagate, False
     try:
         options = PipelineOptions(list(given))
         options.get_all_options(drop_default=True)
@@ -28,9 +29,10 @@ def read_options(given: Sequence[str]) -> PipelineOptions:
         raise Faults.one("--", f"Beam does not understand: {' '.join(given)}") from None
     finally:
         logger.removeHandler(handler)
+        logger.propagate = before
     unknown = next((text for text in said if "unparseable" in text), "")
     if unknown and options.view_as(StandardOptions).runner in LOCAL:
         raise Faults.one(
-            "--", f"Beam has no such option: {unknown.partition(': ')[2]}", "see the runner's page of Beam"
+            "--", f"Beam has no such option: {unknown.partition(': ')[2].strip('[]')}", "see the runner's page of Beam"
         )
     return options

@@ -164,13 +164,11 @@ class WriteManifest(beam.DoFn):
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
-    def process(self, element: tuple[int, Iterable[Entry]]) -> Iterator[None]:
+    def process(self, element: tuple[int, Iterable[Entry]]) -> None:
         """Nothing goes on from here."""
         path = FileSystems.join(self._folder, f"manifest-{secrets.token_hex(4)}.json")
         with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             file.write(json.dumps(sorted(element[1])).encode())
-        return
-        yield
 
 
 @dataclass(frozen=True)

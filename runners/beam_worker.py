@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -17,9 +18,10 @@ from gdo.database import scratch
 from gdo.plan import Node
 from gdo.runfolder import CALLS, ERRORS, error_row
 from gdo.runners.base import Work, conform, keeps_numbers, numbered, one_batch
-from gdo.runners.beam_desk import THREADS, BatchDesk, DeskSpec, Tally, acquire, release
+from gdo.runners.beam_desk import THREADS, BatchDesk, DeskSpec, Tally
 from gdo.runners.beam_fault import told
 from gdo.runners.beam_parcel import Parcel
+from gdo.runners.beam_shared import acquire, release
 from gdo.runners.beam_source import Piece, Reading
 from gdo.runners.feed import IN_FLIGHT, MAX_ROWS
 from gdo.runners.groups import GROUP, by_group, whole_groups
@@ -49,10 +51,10 @@ class Meter:
             times.update(round(ended * 1000))
 
     def _counter(self, name: str) -> "beam.metrics.metric.Metrics.DelegatingCounter":
-        return self._known.setdefault(name, Metrics.counter(METRICS, name))  # type: ignore[return-value]
+        return self._known.setdefault(name, Metrics.counter(METRICS, name))
 
     def _distribution(self, name: str) -> "beam.metrics.metric.Metrics.DelegatingDistribution":
-        return self._known.setdefault(name, Metrics.distribution(METRICS, name))  # type: ignore[return-value]
+        return self._known.setdefault(name, Metrics.distribution(METRICS, name))
 
 
 class Read(beam.DoFn):
@@ -101,8 +103,8 @@ class InFlight(beam.DoFn):
         self._flying: deque[tuple[Future[object], Tally, float, int, object, object]] = deque()
         self._held = 0
 
-    def pieces(self, element: object) -> Iterator[pa.RecordBatch]:
-        """The batches of an element."""
+    def pieces(self, element: Any) -> Iterator[pa.RecordBatch]:
+        """The batches of an element, whatever a subclass gets."""
         yield element
 
     def work(self, batch: pa.RecordBatch, desk: BatchDesk, state: pa.Table | None) -> object:
