@@ -18,8 +18,10 @@ _ERRORS = {"BudgetSpent", "Faults", "GdoError", "ModelUnready", "RunFailed", "St
 
 def __getattr__(name: str) -> object:
     # Loaded when first used: `import gdo` and `gdo --help` stay light.
-    if name not in __all__:
+    if name not in (*__all__, "beam"):
         raise AttributeError(f"module 'gdo' has no attribute '{name}'")
     import importlib
 
+    if name == "beam":
+        return importlib.import_module("gdo.beam")
     return getattr(importlib.import_module("gdo.errors" if name in _ERRORS else "gdo.api"), name)

@@ -20,6 +20,14 @@ def faults(spec: Pipeline, plan: Plan, options: Sequence[str] = ()) -> Iterator[
         read_options(options)
     except Faults as error:
         yield from error.findings
+    yield from step_faults(spec, plan)
+    for place, sink in enumerate(plan.sinks):
+        loc: Loc = ("sink",) if ("sink",) in spec.document.marks else ("sinks", place)
+        yield from _sink(spec.document.where(loc), sink, plan)
+
+
+def step_faults(spec: Pipeline, plan: Plan) -> Iterator[Finding]:
+    """What no step may ask."""
     for node in plan.nodes:
         where = _where(spec, node)
         if node.op.scope is Scope.GROUP and not node.op.group_by:
@@ -33,9 +41,6 @@ def faults(spec: Pipeline, plan: Plan, options: Sequence[str] = ()) -> Iterator[
         except Unpackable as error:
             hint = "what it holds must be made inside the function, not kept in the object"
             yield Finding(where, f"step '{node.id}' cannot be sent to a worker: {error}", hint)
-    for place, sink in enumerate(plan.sinks):
-        loc: Loc = ("sink",) if ("sink",) in spec.document.marks else ("sinks", place)
-        yield from _sink(spec.document.where(loc), sink, plan)
 
 
 def _where(spec: Pipeline, node: Node) -> str:

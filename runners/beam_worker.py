@@ -113,7 +113,7 @@ class InFlight(beam.DoFn):
 
     def process(
         self,
-        element: object,
+        element: Any,
         window: object = beam.DoFn.WindowParam,
         timestamp: object = beam.DoFn.TimestampParam,
         state: pa.Table | None = None,
