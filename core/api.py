@@ -2,13 +2,11 @@
 
 import importlib
 import importlib.util
-import logging
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -17,6 +15,7 @@ from gdo import __version__
 from gdo.cache import HOME, NAME
 from gdo.collector import rare_collections
 from gdo.desk import Desk
+from gdo.engine import Options, check_runner, make_runner, planned
 from gdo.errors import BudgetSpent, Faults, Finding, GdoError, Stopped, nearest
 from gdo.ledger import Ledger
 from gdo.optimize import optimize
@@ -24,14 +23,11 @@ from gdo.plan import Plan, make_plan
 from gdo.rediscache import open_store
 from gdo.runfolder import RunFolder
 from gdo.sink import Sink, part_of
-from gdo.spec import Given, in_order, load_pipeline, with_sink
+from gdo.spec import Given, load_pipeline, with_sink
 from gdo.spec import Pipeline as Spec
 from gdo.stored import read_sink
 
-if TYPE_CHECKING:
-    from gdo.runners.base import Runner
-
-RUNNERS = ("duckdb", "beam")
+__all__ = ["Options", "Pipeline", "Run", "Watch", "facts", "load", "register_wings", "run"]
 
 
 def register_wings() -> None:
@@ -40,21 +36,6 @@ def register_wings() -> None:
         folder = importlib.import_module(package)
         for module in pkgutil.iter_modules(folder.__path__):
             importlib.import_module(f"{package}.{module.name}")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a run is done: what the command line says, never the file."""
-
-    runner: str = "duckdb"
-    limit: int | None = None
-    cache: bool = True
-    max_calls: int | None = None
-    max_tokens: int | None = None
-    out: str | Path | None = None
-    batch_rows: int | None = None
-    runner_options: tuple[str, ...] = ()
-    """Beam's own, such as `--runner=FlinkRunner`."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -123,7 +104,8 @@ class Pipeline:
 
     def check(self, runner: str = "duckdb") -> None:
         """Read the sources' columns and follow them through every step; also what a runner cannot do."""
-        _check_runner(self.spec, self.plan(), Options(runner=runner))
+        options = Options(runner=runner)
+        check_runner(self.spec, planned(self.spec, options), options)
 
     def plan(self, *, rewritten: bool = True, limit: int | None = None) -> Plan:
         """The plan: rewritten as it will run, or as it was written; of the first `limit` rows of each source."""
@@ -142,14 +124,14 @@ class Pipeline:
         if options.limit is not None and options.limit < 1:
             raise Faults.one("limit", f"{options.limit} is not a number of rows of 1 or more")
         spec = with_sink(self.spec, Path(options.out)) if options.out is not None else self.spec
-        plan = optimize(make_plan(spec))
-        _check_runner(spec, plan, options)
+        plan = planned(spec, options)
+        check_runner(spec, plan, options)
         home = spec.folder / HOME
         folder = RunFolder(home / "runs", spec.document.hide)
         if not plan.sinks:
             last = spec.steps[-1].id  # as written: a rewrite may end in another step
             result = Sink(path=str((folder.path / "result.parquet").absolute()))
-            plan = optimize(make_plan(replace(spec, sinks=((last, result),))))
+            plan = planned(replace(spec, sinks=((last, result),)), options)
         plan = replace(plan, sources=tuple(replace(s, limit=options.limit) for s in plan.sources))
         ledger = Ledger(folder, max_calls=options.max_calls, max_tokens=options.max_tokens)
         run = Run(folder.path, plan, ledger)
@@ -168,49 +150,10 @@ class Watch:
     begin: Callable[[Run, Callable[[], None]], None] = lambda _run, _stop: None
 
 
-def _check_runner(spec: Spec, plan: Plan, options: Options) -> None:
-    """Refuse what a runner cannot do, or a runner that is not here."""
-    runner = options.runner
-    if runner not in RUNNERS:
-        raise Faults.one("--runner", f"no runner '{runner}'", nearest(runner, RUNNERS))
-    if runner == "beam":
-        if importlib.util.find_spec("apache_beam") is None:
-            raise Faults.one("--runner beam", "Apache Beam is not installed", 'pip install "gdo[beam]"')
-        with _unheard():
-            importlib.import_module("apache_beam")
-        from gdo.runners.beam_check import faults
-
-        found = list(faults(spec, plan, options.runner_options))
-        if found:
-            raise Faults(in_order(found))
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Beam warns of clients that gdo does not use when it is imported."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def _runner(run: Run, desk: Desk, cache: str | None, options: Options) -> "Runner":
-    if options.runner == "duckdb":
-        from gdo.runners.duckdb import DuckDBRunner
-
-        return DuckDBRunner(desk, run.folder / "spill.duckdb", run.folder.name, options.batch_rows)
-    from gdo.runners.beam import BeamRunner, desk_spec
-
-    spec = desk_spec(run.plan, run.folder.name, cache, options.max_calls, options.max_tokens)
-    return BeamRunner(desk, spec, run.folder, options.runner_options, options.batch_rows)
-
-
 def _carry_out(run: Run, cache: str | None, options: Options, watch: Watch) -> None:
     store = open_store(cache)  # the desk closes it, in its own thread
     with rare_collections(), Desk(run.plan.models, run.plan.folder, run.ledger, store, watch.tell) as desk:
-        runner = _runner(run, desk, cache, options)
+        runner = make_runner(run.plan, run.folder, desk, cache, options)
         watch.begin(run, runner.stop)
         try:
             runner.run(run.plan)

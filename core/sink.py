@@ -3,6 +3,7 @@
 import os
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
@@ -73,6 +74,13 @@ def shard(place: str, number: int, count: int) -> str:
     """
     before, after = stem(place)
     return f"{before}-{number:05}-of-{count:05}{after}"
+
+
+def shards(place: str, names: Iterable[str]) -> list[str]:
+    """Those of some files that are shards of a sink, in order."""
+    before, after = map(re.escape, stem(place))
+    whole = re.compile(rf"{before}-\d{{5,}}-of-\d{{5,}}{after}")
+    return sorted(name for name in names if whole.fullmatch(name))
 
 
 def part_of(place: Path, run_id: str) -> Path:

@@ -9,7 +9,8 @@ import pyarrow.parquet
 
 from gdo.database import connect, quote
 from gdo.encode import flat_schema
-from gdo.sink import Sink, stem, suffix
+from gdo.errors import Faults
+from gdo.sink import Sink, shards, stem, suffix
 from gdo.tables import Source, source_query
 
 
@@ -18,11 +19,15 @@ def read_sink(sink: Sink, folder: Path, schema: pa.Schema | None = None) -> pa.T
     if sink.database is not None:
         with connect(str(folder / sink.database), read_only=True) as connection:
             return connection.sql(f"SELECT * FROM {quote(sink.table or '')}").to_arrow_table()
+    if "://" in (sink.path or ""):
+        raise Faults.one(
+            "table", f"'{sink.path}' lies on another filesystem", "read it there, by the tools that know it"
+        )
     path = folder / (sink.path or "")
     before, after = stem(str(path))
-    shards = sorted(Path(name) for name in glob.glob(f"{glob.escape(before)}-*-of-*{glob.escape(after)}"))  # noqa: PTH207
-    if shards and not path.exists():
-        return pa.concat_tables([read_file(shard, folder, schema) for shard in shards])
+    parts = shards(str(path), glob.glob(f"{glob.escape(before)}-*-of-*{glob.escape(after)}"))  # noqa: PTH207
+    if parts and not path.exists():
+        return pa.concat_tables([read_file(Path(part), folder, schema) for part in parts])
     return read_file(path, folder, schema)
 
 

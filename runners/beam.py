@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apache_beam as beam
@@ -41,6 +41,7 @@ from gdo.runners.beam_sink import (
     WriteShard,
     WriteState,
     beside,
+    listed,
     place_of,
 )  # fmt: skip
 from gdo.runners.beam_source import Layout, Piece, Reading
@@ -180,7 +181,7 @@ class BeamRunner:
 
     def _manifest(self) -> list[Entry]:
         """What was written; any manifest is whole, and where none is there no row was."""
-        for path in _matching(FileSystems.join(self.stage, "manifest-*.json")):
+        for path in listed(self.stage, "manifest-*.json"):
             with FileSystems.open(path) as file:
                 return [tuple(entry) for entry in json.loads(file.read())]
         return []
@@ -221,8 +222,9 @@ class BeamRunner:
         for folder in {self.stage, *(beside(place_of(s, self.plan.folder), self.spec.run_id) for s in self.plan.sinks)}:
             if "://" not in folder:
                 remove(Path(folder))
-            elif _matching(FileSystems.join(folder, "*")):
-                FileSystems.delete([folder])
+            else:
+                with suppress(Exception):  # it is not there, or never was
+                    FileSystems.delete([f"{folder}/"])
 
 
 def desk_spec(plan: Plan, run_id: str, cache: str | None, max_calls: int | None, max_tokens: int | None) -> DeskSpec:
@@ -257,11 +259,3 @@ def _tables(entries: Sequence[Entry], kind: str) -> Iterator[pa.Table]:
         if entry[0] == kind:
             with FileSystems.open(entry[3]) as file:
                 yield pq.read_table(file)
-
-
-def _matching(pattern: str) -> list[str]:
-    try:
-        (match,) = FileSystems.match([pattern])
-    except Exception:  # noqa: BLE001 (a folder that is not there; each filesystem says so in its own way)
-        return []
-    return [str(meta.path) for meta in match.metadata_list]

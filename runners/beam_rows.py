@@ -36,7 +36,7 @@ def arrow_schema(element: object) -> pa.Schema:
     try:
         schema = compatible.arrow_schema_from_beam_schema(typing_to_runner_api(row).row_type.schema)
     except (ValueError, NotImplementedError) as error:
-        hint = "turn the column into text or a number first"
+        hint = "say its type (in Beam YAML: output_type: string), or turn it into text or a number first"
         raise Faults.one("gdo.beam", f"a column of the rows cannot be read: {error}", hint) from None
     return pa.schema([pa.field(field.name, field.type) for field in schema])
 

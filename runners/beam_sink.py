@@ -6,7 +6,6 @@ the folder. The launcher renames at the end.
 
 import contextlib
 import json
-import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from gdo.errors import RunFailed
 from gdo.plan import SinkNode
 from gdo.runners.base import conform, numbered
 from gdo.runners.beam_fault import told
-from gdo.sink import shard, stem, suffix
+from gdo.sink import shard, shards, stem, suffix
 
 SHARD_ROWS = 100_000
 """Rows of one output file, at most."""
@@ -40,13 +39,20 @@ def place_of(sink: SinkNode, folder: Path) -> str:
 
 def shards_of(place: str) -> list[str]:
     """The files of a sink that are there."""
-    before, after = stem(place)
+    folder, name = FileSystems.split(place)
+    before, after = stem(name)
+    return shards(place, listed(folder, f"{before}-*-of-*{after}"))
+
+
+def listed(folder: str, pattern: str) -> list[str]:
+    """The files of a folder whose names match; none where it is not there."""
+    if "://" not in folder:
+        return sorted(map(str, Path(folder).glob(pattern)))
     try:
-        (match,) = FileSystems.match([f"{before}-*-of-*{after}"])
+        (match,) = FileSystems.match([FileSystems.join(folder, pattern)])
     except Exception:  # noqa: BLE001 (a folder that is not there; each filesystem says so in its own way)
         return []
-    whole = re.compile(rf"{re.escape(before)}-\d{{5,}}-of-\d{{5,}}{re.escape(after)}")
-    return sorted(str(meta.path) for meta in match.metadata_list if whole.fullmatch(str(meta.path)))
+    return sorted(str(meta.path) for meta in match.metadata_list)
 
 
 def beside(place: str, run_id: str) -> str:

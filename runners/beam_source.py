@@ -4,6 +4,7 @@ import glob
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from gdo.plan import SourceNode
 from gdo.runners.base import conform, numbered
 from gdo.runners.feed import MAX_ROWS, MIN_ROWS, Feed
 from gdo.sink import suffix
-from gdo.tables import READERS, Source, paths_of
+from gdo.spec import Pipeline
+from gdo.tables import READERS, Source, paths_of, placed
 
 PIECE_ROWS = 1 << 17
 """Rows of a parquet file that one worker reads at a time, about."""
@@ -264,3 +266,23 @@ def far_paths(pattern: str) -> list[str]:
     if not found:
         raise Faults.one("", f"no file matches '{pattern}'")
     return found
+
+
+@contextmanager
+def sampled(spec: Pipeline) -> Iterator[Pipeline]:
+    """The pipeline with the first file of each far source on this machine, for a look at its columns.
+
+    Raises:
+        Faults: a far source cannot be read.
+    """
+    with ExitStack() as stack:
+        sources = dict(spec.sources)
+        for name, source in spec.sources.items():
+            if isinstance(source, Source) and source.path and "://" in source.path:
+                loc = ("sources", name) if ("sources", name) in spec.document.marks else ("source",)
+                try:
+                    first = far_paths(source.path)[0]
+                except Faults as error:
+                    raise Faults(placed(error, spec.document.where((*loc, "path")))) from None
+                sources[name] = source.model_copy(update={"path": str(stack.enter_context(near(first)))})
+        yield replace(spec, sources=sources)
