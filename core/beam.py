@@ -23,6 +23,7 @@ from gdo.runfolder import ERRORS
 from gdo.runners.beam import desk_spec
 from gdo.runners.beam_check import step_faults
 from gdo.runners.beam_graph import Graph
+from gdo.runners.beam_options import check_threads
 from gdo.runners.beam_rows import ToBatches, ToRows, arrow_schema, row_type
 from gdo.runners.feed import MAX_ROWS
 from gdo.sink import Sink
@@ -59,6 +60,7 @@ class _Transform(beam.PTransform):
         Raises:
             Faults: the steps do not fit the rows, or Beam cannot do them.
         """
+        check_threads(rows.pipeline.options)
         schema = arrow_schema(rows.element_type)
         spec = self._spec(schema.empty_table())
         last = {name for name, _ in spec.sinks} or {spec.steps[-1].id}

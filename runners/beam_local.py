@@ -12,6 +12,8 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.transforms import environments
 
+_NEVER_MS = 10**9
+
 
 def direct_runner(options: PipelineOptions) -> fn_runner.FnApiRunner:
     """The runner; the switch that Beam has in front of it would fetch another one from the network."""
@@ -20,7 +22,11 @@ def direct_runner(options: PipelineOptions) -> fn_runner.FnApiRunner:
     if direct.direct_running_mode == "multi_processing":
         command = f"exec {sys.executable} -m gdo.runners.beam_harness"
         environment = environments.SubprocessSDKEnvironment.from_command_string(command)
-        direct.direct_running_mode = "in_memory"  # else Beam would take a command of its own
+    elif direct.direct_running_mode == "multi_threading":
+        # Beam would flush what is written every second, also in the middle of an element.
+        environment = environments.EmbeddedPythonGrpcEnvironment(data_buffer_time_limit_ms=_NEVER_MS)
+    if environment is not None:
+        direct.direct_running_mode = "in_memory"  # else Beam would take an environment of its own
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     info = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
     return fn_runner.FnApiRunner(environment, provision_info=info)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, PipelineOptions, StandardOptions
 
 from gdo.errors import Faults
 
@@ -30,9 +30,22 @@ def read_options(given: Sequence[str]) -> PipelineOptions:
     finally:
         logger.removeHandler(handler)
         logger.propagate = before
+    if any("data_buffer_time_limit_ms" in word for word in options.view_as(DebugOptions).experiments or ()):
+        raise Faults.one("--", "data_buffer_time_limit_ms may cut an element in two", "leave this experiment out")
     unknown = next((text for text in said if "unparseable" in text), "")
     if unknown and options.view_as(StandardOptions).runner in LOCAL:
         raise Faults.one(
             "--", f"Beam has no such option: {unknown.partition(': ')[2].strip('[]')}", "see the runner's page of Beam"
         )
     return options
+
+
+def check_threads(options: PipelineOptions) -> None:
+    """Refuse the mode in which Beam's own local runner flushes what is written in the middle of an element.
+
+    Raises:
+        Faults: it is asked for.
+    """
+    if options.view_as(DirectOptions).direct_running_mode == "multi_threading":
+        hint = "take in_memory or multi_processing; with `gdo run` it is safe"
+        raise Faults.one("gdo.beam", "--direct_running_mode=multi_threading may cut an element in two", hint)

@@ -18,13 +18,17 @@ from gdo.database import column_list, connect, literal, message
 from gdo.errors import Faults, RunFailed, nearest
 from gdo.plan import SourceNode
 from gdo.runners.base import conform, numbered
-from gdo.runners.feed import MAX_ROWS, MIN_ROWS, Feed
+from gdo.runners.feed import MIN_ROWS, Feed
 from gdo.sink import suffix
 from gdo.spec import Pipeline
 from gdo.tables import READERS, Source, paths_of, placed
 
 PIECE_ROWS = 1 << 17
 """Rows of a parquet file that one worker reads at a time, about."""
+BATCHES = 128
+"""A table is cut into so many batches at least, if it is not tiny: there may be many workers."""
+LARGEST = 8192
+"""Rows of a batch: the more of them, the more prompts are alike, and each is looked at once a batch."""
 SPARSE = 1 << 36
 """Where the rows of a far text are not counted: the distance between the first numbers of two files."""
 ARROW = ".arrow"
@@ -154,7 +158,7 @@ class Layout:
     def found(self, batch_rows: int | None) -> tuple[Reading, list[Piece]]:
         """How to read it, and its pieces in order."""
         source = self._source
-        reading = Reading(source.columns, source.schema, batch_rows or MAX_ROWS)
+        reading = Reading(source.columns, source.schema, batch_rows or LARGEST)
         if not (isinstance(source.source, Source) and source.source.path):
             pieces = list(self._staged(batch_rows))
         else:
@@ -168,8 +172,8 @@ class Layout:
                 pieces = list(self._texts(paths, kind, reading))
         pieces = list(_limited(pieces, source.limit))
         if batch_rows is None:
-            total = sum(piece.rows or MAX_ROWS * MIN_ROWS for piece in pieces)
-            reading = replace(reading, batch_rows=max(MIN_ROWS, min(MAX_ROWS, -(-total // MIN_ROWS))))
+            total = sum(LARGEST * BATCHES if piece.rows is None else piece.rows for piece in pieces)
+            reading = replace(reading, batch_rows=max(MIN_ROWS, min(LARGEST, -(-total // BATCHES))))
         return reading, pieces
 
     def _texts(self, paths: list[str], kind: str, reading: Reading) -> Iterator[Piece]:

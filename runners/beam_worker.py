@@ -23,11 +23,13 @@ from gdo.runners.beam_fault import told
 from gdo.runners.beam_parcel import Parcel
 from gdo.runners.beam_shared import acquire, release
 from gdo.runners.beam_source import Piece, Reading
-from gdo.runners.feed import IN_FLIGHT, MAX_ROWS
+from gdo.runners.feed import MAX_ROWS
 from gdo.runners.groups import GROUP, by_group, whole_groups
 
 COUNTS = ("rows_in", "rows_out", "rejected", "calls", "cached", "prompt_tokens", "completion_tokens", "errors")
 METRICS = "gdo"
+HELD_ROWS = 1 << 15
+"""Rows that a bundle holds in flight."""
 REST = 1 << 61
 """Added to the number of a row that a grouping step leaves out: such rows come after all groups."""
 
@@ -135,7 +137,7 @@ class InFlight(beam.DoFn):
                 yield from self._landed()
 
     def _full(self) -> bool:
-        return len(self._flying) >= THREADS or self._held > IN_FLIGHT * MAX_ROWS
+        return len(self._flying) >= THREADS or self._held > HELD_ROWS
 
     def _landed(self) -> Iterator[object]:
         future, tally, began, rows, window, timestamp = self._flying.popleft()
