@@ -83,7 +83,7 @@ class Ask:
 
     def by(self, voice: str, model: str | None, temperature: float | None = None) -> "Ask":
         """What asks for the same step by another model; which rows it fails is its own affair, told under its name."""
-        policy = self._policy
+        policy = replace(self._policy, on_error="keep")
         if temperature is not None:
             policy = replace(policy, sampling=replace(policy.sampling, temperature=temperature))
         other = Ask(self.step, model or self.model, self._find_caller, self._ledger, policy, self._memos)

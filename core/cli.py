@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise Faults.one("--", f"the duckdb runner takes no options: {' '.join(runner_options)}")
         from gdo import commands
 
-        work = commands.list_ if options.command == "list" else getattr(commands, options.command)
+        named = {"list": "list_", "eval": "evaluate"}
+        work = getattr(commands, named.get(options.command, options.command))
         return int(work(options))
     except GdoError as error:
         for line in str(error).splitlines():
@@ -74,16 +75,26 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--runner", choices=RUNNERS, default="duckdb", help="where it runs; its own options follow --")
     run.add_argument("--limit", type=_natural, metavar="N", help="read only the first N rows of each source")
     run.add_argument("--out", type=Path, metavar="PATH", help="write here instead of the file's sink")
-    run.add_argument("--no-cache", action="store_true", help="neither read nor keep replies")
-    run.add_argument("--max-calls", type=_count, metavar="N", help="stop after N calls to a model")
-    run.add_argument("--max-tokens", type=_count, metavar="N", help="stop after N tokens")
-    run.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    _budget(run)
 
     check = _with_file(commands.add_parser("check", help="find every fault of a pipeline file"))
     check.add_argument("--runner", choices=RUNNERS, default="duckdb", help="also what this runner cannot do")
     plan = _with_file(commands.add_parser("plan", help="show the plan, before and after the rewrites"))
     plan.add_argument("--estimate", action="store_true", help="count the calls and estimate the tokens of a run")
     plan.add_argument("--limit", type=_natural, metavar="N", help="estimate the first N rows of each source")
+
+    measure = _with_file(
+        commands.add_parser("eval", help="measure a pipeline, and each voter of its ensembles, on gold rows")
+    )
+    measure.add_argument("--gold", type=Path, required=True, metavar="FILE", help="rows whose right answer is known")
+    measure.add_argument(
+        "--key", metavar="COLUMN", help="the column that both tables have (default: the ensemble's own)"
+    )
+    measure.add_argument(
+        "--column", action="append", default=[], metavar="NAME=COLUMN", help="right answers under another name"
+    )
+    measure.add_argument("--format", choices=("table", "json"), default="table", help="how the scores are printed")
+    _budget(measure)
 
     _other_commands(commands)
     return parser
@@ -115,7 +126,17 @@ def _other_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     cache.add_argument("--step", metavar="STEP", help="a step")
     cache.add_argument("--verify", action="store_true", help="read every reply, and say what is damaged")
 
+    show = commands.add_parser("show", help="what an ensemble learned")
+    show.add_argument("file", type=Path, metavar="FILE", help="what `save:` wrote, or <step>.json of a run folder")
+
     commands.add_parser("schema", help="print the JSON Schema of a pipeline file")
+
+
+def _budget(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-cache", action="store_true", help="neither read nor keep replies")
+    parser.add_argument("--max-calls", type=_count, metavar="N", help="stop after N calls to a model")
+    parser.add_argument("--max-tokens", type=_count, metavar="N", help="stop after N tokens")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
 
 
 def _with_file(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

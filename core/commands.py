@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from gdo import api
 from gdo.errors import Faults, RunFailed
@@ -15,18 +15,23 @@ from gdo.runfolder import remove
 
 
 def _pipeline(options: argparse.Namespace) -> api.Pipeline:
+    return api.load(options.pipeline, _pairs("--set", options.set))
+
+
+def _pairs(option: str, pairs: Iterable[str]) -> dict[str, str]:
+    """What an option says that is given as KEY=VALUE, any number of times."""
     given = {}
-    for pair in options.set:
+    for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise Faults.one("--set", f"'{pair}' is not KEY=VALUE")
+            raise Faults.one(option, f"'{pair}' is not KEY=VALUE")
         given[key] = value
-    return api.load(options.pipeline, given)
+    return given
 
 
 def run(options: argparse.Namespace) -> int:
     """`gdo run`."""
-    from gdo.progress import Progress, summary
+    from gdo.progress import summary
 
     pipeline = _pipeline(options)
     started = time.monotonic()
@@ -36,28 +41,34 @@ def run(options: argparse.Namespace) -> int:
         if not options.quiet:
             print(text, file=sys.stderr, flush=True)
 
+    chosen = api.Options(
+        runner=options.runner, limit=options.limit, cache=not options.no_cache, out=options.out,
+        max_calls=options.max_calls, max_tokens=options.max_tokens, runner_options=tuple(options.runner_options),
+    )  # fmt: skip
+    try:
+        with _watched(begun, tell, quiet=options.quiet) as watch:
+            done = pipeline.run(chosen, watch)
+    except RunFailed:
+        for one in begun:  # how far it came
+            tell(summary(one.plan, one.ledger, time.monotonic() - started, word="ended"))
+        raise
+    tell(summary(done.plan, done.ledger, time.monotonic() - started))
+    return _told(done, pipeline, tell)
+
+
+@contextlib.contextmanager
+def _watched(begun: list[api.Run], tell: Callable[[str], None], *, quiet: bool) -> Iterator[api.Watch]:
+    """Shows progress of what runs within, and lets Ctrl-C stop it; `begun` gets the run."""
+    from gdo.progress import Progress
+
     with contextlib.ExitStack() as stack:
 
         def begin(run: api.Run, stop: Callable[[], None]) -> None:
             begun.append(run)
-            stack.enter_context(Progress(run.plan, run.ledger, quiet=options.quiet).shown())
+            stack.enter_context(Progress(run.plan, run.ledger, quiet=quiet).shown())
             stack.enter_context(_interrupts(run, stop, tell))
 
-        try:
-            done = pipeline.run(
-                api.Options(
-                    runner=options.runner, limit=options.limit, cache=not options.no_cache, out=options.out,
-                    max_calls=options.max_calls, max_tokens=options.max_tokens,
-                    runner_options=tuple(options.runner_options),
-                ),
-                api.Watch(tell, begin),
-            )  # fmt: skip
-        except RunFailed:
-            for run in begun:  # how far it came
-                tell(summary(run.plan, run.ledger, time.monotonic() - started, word="ended"))
-            raise
-    tell(summary(done.plan, done.ledger, time.monotonic() - started))
-    return _told(done, pipeline, tell)
+        yield api.Watch(tell, begin)
 
 
 def _told(done: api.Run, pipeline: api.Pipeline, tell: Callable[[str], None]) -> int:
@@ -69,6 +80,8 @@ def _told(done: api.Run, pipeline: api.Pipeline, tell: Callable[[str], None]) ->
     for name, total in done.ledger.steps.items():
         if total.errors and total.errors >= total.rows_in:
             tell(f"warning: step '{name}' answered none of its {total.rows_in:,} rows")
+    for step, lines in done.ledger.learned.items():
+        tell("\n".join([f"learned in {step}:", *(f"  {line}" for line in lines)]))
     tell(f"errors: {errors:,}{place}")
     for (step, reason), (count, detail) in done.ledger.reasons.items():
         tell(f"  {step}: {count:,} x {reason}: {pipeline.spec.document.hide(detail)[:200]}")
@@ -190,6 +203,40 @@ def cache(options: argparse.Namespace) -> int:
         print(cachecare.table(cachecare.parts(path)))
     print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB", file=sys.stderr)
     return 1 if faults else 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """`gdo eval`."""
+    from gdo.evaluation import evaluate as measure
+
+    renamed = _pairs("--column", options.column)
+    pipeline = _pipeline(options)
+
+    def tell(text: str) -> None:
+        if not options.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    chosen = api.Options(cache=not options.no_cache, max_calls=options.max_calls, max_tokens=options.max_tokens)
+    with _watched([], tell, quiet=options.quiet) as watch:
+        found = measure(pipeline, options.gold, options.key, renamed, chosen, watch)
+    print(found.to_json() if options.format == "json" else found.table())
+    for note in found.notes:
+        tell(note)
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """`gdo show`."""
+    from gdo.voting.show import shown
+    from gdo.voting.state import State
+
+    try:
+        print(shown(State.from_json(options.file.read_text(encoding="utf-8"))))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Faults.one(str(options.file), f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except ValueError as error:
+        raise Faults.one(str(options.file), str(error), "give a file that `save:` wrote") from None
+    return 0
 
 
 def schema(options: argparse.Namespace) -> int:

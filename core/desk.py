@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+import pyarrow as pa
+
 from gdo.ask import Ask, Memos, Policy
 from gdo.backend import Backend, resolve
 from gdo.cache import Store
@@ -65,6 +67,11 @@ class Desk:
         """What asks a model by a policy; the model is not looked at before the first prompt."""
         memos = self._memos.setdefault(step, {})
         return Ask(step, model, self.caller, self.ledger, policy, memos)
+
+    def learned(self, step: str, op: Operator, state: pa.Table) -> None:
+        """Keep what a step learned from all rows."""
+        learned = op.learned(state)
+        self.ledger.learn(step, learned.told, learned.file, learned.save)
 
     def caller(self, name: str) -> Caller:
         """The one caller of a model.

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 Reason = Literal[
@@ -12,6 +13,7 @@ Reason = Literal[
     "unparsable",  # the reply held no JSON
     "invalid",  # the reply did not fit the declared type
     "python",  # the user's function failed
+    "no_votes",  # no voter of an ensemble answered
     "refused", "context", "timeout", "connection", "rate_limit", "server", "missing", "budget",  # the call failed
 ]  # fmt: skip
 
@@ -67,6 +69,9 @@ class Records(Protocol):
     def calls(self, calls: Sequence[Call]) -> None:
         """Requests made, or found in the cache."""
 
+    def learned(self, step: str, text: str, save: Path | None) -> None:
+        """What a step learned, as JSON; and where else it is to be kept."""
+
 
 @dataclass
 class Ledger:
@@ -76,6 +81,8 @@ class Ledger:
     steps: dict[str, StepCount] = field(default_factory=dict)
     reasons: dict[tuple[str, Reason], tuple[int, str]] = field(default_factory=dict)
     """For each step and reason of failure: how many rows, and the first one's words."""
+    learned: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What steps learned from the rows, in lines for the end of the run."""
     max_calls: int | None = None
     max_tokens: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -98,6 +105,12 @@ class Ledger:
             count.ended = time.monotonic()
             for key, amount in amounts.items():
                 setattr(count, key, getattr(count, key) + amount)
+
+    def learn(self, name: str, told: tuple[str, ...], text: str, save: Path | None) -> None:
+        """Keep what a step learned, for its user and in files."""
+        self.learned[name] = told
+        if text:
+            self.records.learned(name, text, save)
 
     def spend_call(self) -> str:
         """Take one call from the budget; when it is spent, which one, and nothing else."""

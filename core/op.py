@@ -53,6 +53,8 @@ class Learned:
     told: tuple[str, ...] = ()
     file: str = ""
     """JSON; nothing is written where it is empty."""
+    save: Path | None = None
+    """Where else the file is to stand."""
 
 
 class Operator(BaseModel):
@@ -165,7 +167,7 @@ class Operator(BaseModel):
         return {}
 
     def with_ballots(self) -> "Operator":
-        """The same operator, with the votes of its voters kept in columns that `ballots` names."""
+        """The same operator, with the votes of its voters kept in the columns that `ballots` names."""
         return self
 
     def decides_by(self) -> frozenset[str] | None:

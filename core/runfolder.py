@@ -115,6 +115,22 @@ class RunFolder:
         """Write down requests made, or found in the cache."""
         self._calls.add(calls)
 
+    def learned(self, step: str, text: str, save: Path | None) -> None:
+        """Write down what a step learned: as `<step>.json`, and where its user wants it.
+
+        Raises:
+            RunFailed: the user's file cannot be written.
+        """
+        (self.path / f"{step}.json").write_text(text, encoding="utf-8")
+        if save is None:
+            return
+        beside = save.with_name(f".{save.name}.{self.id}.part")
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(save)
+        except OSError as error:
+            raise RunFailed(f"step '{step}': '{save}' cannot be written: {error.strerror}") from None
+
     def close(self, facts: Mapping[str, object]) -> None:
         """Finish the tables and write run.json."""
         self._errors.close()

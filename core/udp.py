@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gdo.document import Document, Loc, read_document
 from gdo.errors import Faults, Finding, nearest
@@ -21,6 +22,23 @@ class ExampleSpec(BaseModel):
 
     row: dict[str, object] = Field(alias="in", description="Column name to value")
     out: object = Field(description="The answer that this row should get")
+
+
+def _label_set(value: object) -> object:
+    """Numbers and true or false are words here."""
+    plain = (str, int, float, bool)
+    if isinstance(value, list) and all(isinstance(item, plain) for item in value):
+        return [_word(item) for item in value]
+    if isinstance(value, dict) and all(item is None or isinstance(item, plain) for item in value.values()):
+        return {str(key): "" if item is None else _word(item) for key, item in value.items()}
+    raise ValueError("must be a list of labels | for example [red, blue], or label: description")
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+LabelSet = Annotated[list[str] | dict[str, str], BeforeValidator(_label_set)]
 
 
 class UdpFile(BaseModel):

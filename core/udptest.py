@@ -40,6 +40,9 @@ class _Unrecorded:
     def calls(self, calls: Sequence[Call]) -> None:
         """Calls are not kept."""
 
+    def learned(self, step: str, text: str, save: Path | None) -> None:
+        """Nothing is learned by a single prompt."""
+
 
 def run_tests(
     words: Sequence[str], model: str, models: Mapping[str, Backend], tell: Callable[[str], None]

@@ -1,42 +1,23 @@
 """`op: classify`."""
 
-from typing import Annotated
-
 import pyarrow as pa
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from gdo.ask import Ask
+from gdo.ensemble import Ensembled
 from gdo.errors import Finding
 from gdo.op import Site, put_column
 from gdo.prompt import Udp
-from gdo.prompted import Compiled
 from gdo.schema import Field as AnswerField
 from gdo.schema import Labels, ListOf, Record, parse_type
-from gdo.udp import ExampleSpec, UdpBuilder
+from gdo.udp import ExampleSpec, LabelSet, UdpBuilder
 
 
-def _label_set(value: object) -> object:
-    """Numbers and true or false are words here."""
-    plain = (str, int, float, bool)
-    if isinstance(value, list) and all(isinstance(item, plain) for item in value):
-        return [_word(item) for item in value]
-    if isinstance(value, dict) and all(item is None or isinstance(item, plain) for item in value.values()):
-        return {str(key): "" if item is None else _word(item) for key, item in value.items()}
-    raise ValueError("must be a list of labels | for example [red, blue], or label: description")
-
-
-def _word(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-LabelSet = Annotated[list[str] | dict[str, str], BeforeValidator(_label_set)]
-
-
-class Classify(Compiled, kind="classify"):
+class Classify(Ensembled, kind="classify"):
     """Give each row one label of a closed set (or several, with `multi`).
 
     Rows: the same. A model that gives log-probabilities scores the labels, calibrated; another one is held to them by
-    its schema. One call a distinct text, and the calibration once.
+    its schema. One call a distinct text (and voter), and the calibration once.
     """
 
     text: str = Field(description="A Jinja2 template: what is classified")
@@ -45,7 +26,9 @@ class Classify(Compiled, kind="classify"):
     examples: list[ExampleSpec] = Field(default=[], description="[{in: {column: value}, out: label}]")
     system: str = Field(default="", description="What the model is told before any row")
     multi: bool = Field(default=False, description="Any number of labels, as a list")
-    confidence: bool = Field(default=False, description="Add <into>_confidence")
+    confidence: bool = Field(
+        default=False, description="Add <into>_confidence; of an ensemble <into>_margin and <into>_agreement"
+    )
 
     def prepare(self, site: Site) -> list[Finding]:
         """Build the prompt from the text, the labels and the examples."""
@@ -58,7 +41,9 @@ class Classify(Compiled, kind="classify"):
         udp = Udp(self.id or self.kind, template, output, self.system, task=self._task(labels), examples=examples)
         faults.extend(here.missing_inputs(udp, ("text",)))
         self._udp = udp
-        return faults
+        if self.multi and (self.models or self.voters):
+            here.fault(("multi",), "an ensemble gives one label", "leave `multi` out, or ask one model")
+        return faults or self.prepare_voters(site)
 
     def _task(self, labels: object) -> str:
         assert isinstance(labels, Labels)  # noqa: S101

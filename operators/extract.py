@@ -6,18 +6,18 @@ import pyarrow as pa
 from pydantic import Field
 
 from gdo.ask import Ask
+from gdo.ensemble import Ensembled
 from gdo.errors import Finding
 from gdo.op import Site, answer_fields, put_fields
 from gdo.prompt import Udp
-from gdo.prompted import Compiled
 from gdo.schema import Labels, Record
 from gdo.udp import ExampleSpec, UdpBuilder
 
 
-class Extract(Compiled, kind="extract"):
+class Extract(Ensembled, kind="extract"):
     """Read typed attributes from a text; each becomes a column, null where the text does not say.
 
-    Rows: the same. One call a distinct text.
+    Rows: the same. One call a distinct text (and voter).
     """
 
     text: str = Field(description="A Jinja2 template: what is read")
@@ -37,7 +37,7 @@ class Extract(Compiled, kind="extract"):
         task = " ".join(["Read the attributes from the text. Answer null where it does not say.", *told])
         self._udp = Udp(self.id or self.kind, template, output, self.system, task=task, examples=examples)
         faults.extend(here.missing_inputs(self._udp, ("text",)))
-        return faults
+        return faults or self.prepare_voters(site)
 
     def _output(self, here: UdpBuilder) -> Record:
         """An open attribute may be null unless it says otherwise; a closed set has its own word for "none"."""

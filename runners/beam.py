@@ -85,6 +85,7 @@ class BeamRunner:
             self._take_counts(result)
             self._check_edges()
             self._take_logs(entries)
+            self._take_learned(entries)
             sinks = [(sink, plan.schema(sink.input)) for sink in plan.sinks]
             Commit(self.spec.run_id, plan.folder).put(sinks, entries)
         finally:
@@ -209,6 +210,14 @@ class BeamRunner:
             count, detail = self.desk.ledger.reasons.get((row["step"], row["reason"]), (0, row["detail"]))
             self.desk.ledger.reasons[row["step"], row["reason"]] = (count + 1, detail)
             records.errors(row["step"], [(row["row_key"], failure)])
+
+    def _take_learned(self, entries: Sequence[Entry]) -> None:
+        """What steps learned, as they tell it."""
+        for entry in entries:
+            if entry[0] == "learned":
+                node = next(node for node in self.plan.nodes if node.id == entry[1])
+                with FileSystems.open(entry[3]) as file, pa.ipc.open_file(file) as reader:
+                    self.desk.learned(node.id, node.op, reader.read_all())
 
     def _check_edges(self) -> None:
         if self.options.view_as(StandardOptions).runner not in LOCAL:

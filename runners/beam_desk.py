@@ -55,6 +55,9 @@ class Kept:
         """Requests made, or found in the cache."""
         self.requests += calls
 
+    def learned(self, step: str, text: str, save: Path | None) -> None:
+        """A batch learns nothing by itself."""
+
 
 class Tally(Ledger):
     """The counts of one batch; what it may spend is for the ledger of the whole run to say."""

@@ -30,6 +30,9 @@ class _Nowhere:
     def calls(self, calls: Sequence[Call]) -> None:
         """Nothing."""
 
+    def learned(self, step: str, text: str, save: Path | None) -> None:
+        """Nothing."""
+
 
 class Server:
     """Answers the processes of one machine until the last has hung up."""

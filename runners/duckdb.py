@@ -201,6 +201,8 @@ class DuckDBRunner:
             self._ordered(self._work(node).summarise, renumbered(self.feed.read(query), schema, keep=True))
         )
         state = node.op.fit(pa.concat_tables(summaries)) if summaries else None
+        if state is not None:
+            self.desk.learned(node.id, node.op, state)
         rows = renumbered(self.feed.read(query), schema, keep=True)
         out = self._ordered(self._work(node, state), rows)
         return renumbered(out, node.schema, keep=keeps_numbers(node.op))

@@ -3,17 +3,21 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gdo.voting.score import Combined, Packed, agreement, anybody, candidates, lead, side_by_side
+from gdo.voting.score import Combined, Lookup, Packed, agreement, anybody, candidates, lead, side_by_side
 from gdo.voting.votes import Votes
 from gdo.voting.weighted import accuracies
 
 ROUNDS = 100
-TOLERANCE = 1e-5
-_TINY = 1e-6
+TOLERANCE = 1e-4
+_TINY = 1e-10
+_NEVER = -1e6
+"""The logarithm of a prior of 0: a class that nobody gives takes no share of any row."""
 Matrix = tuple[tuple[float, ...], ...]
 
 
@@ -24,20 +28,32 @@ class Confusions:
     prior: tuple[float, ...]
     matrices: tuple[Matrix, ...]
     rounds: int = 0
+    kind: Literal["confusions"] = "confusions"
+
+
+def logs(known: Confusions) -> list[list[list[float]]]:
+    """The logarithms of the matrices."""
+    return [[[math.log(max(p, _TINY)) for p in row] for row in matrix] for matrix in known.matrices]
+
+
+def prior_logs(known: Confusions) -> list[float]:
+    """The logarithms of the prior; of a class that is never right, next to nothing."""
+    return [math.log(p) if p > 0 else _NEVER for p in known.prior]
+
+
+def shares(votes: Votes, lookup: Lookup, start: Sequence[float], packed: Packed | None = None) -> list[pa.DoubleArray]:
+    """For each class the softmax of a start and what each vote adds."""
+    packed = packed or Packed(votes)
+    sums = packed.sums(lookup, pa.float64(), start)
+    top = pc.max_element_wise(*sums)
+    raised = side_by_side(lambda k: pc.exp(pc.subtract(sums[k], top)), range(votes.classes), len(votes))
+    total = reduce(pc.add, raised)
+    return side_by_side(lambda k: pc.divide(raised[k], total), range(votes.classes), len(votes))
 
 
 def posterior(votes: Votes, known: Confusions, packed: Packed | None = None) -> list[pa.DoubleArray]:
     """For each class the probability that it is right, row for row."""
-    packed = packed or Packed(votes)
-    lookup = [[[math.log(max(p, _TINY)) for p in row] for row in matrix] for matrix in known.matrices]
-    start = [math.log(max(p, _TINY)) for p in known.prior]
-    logs = packed.sums(lookup, pa.float64(), start)
-    top = pc.max_element_wise(*logs)
-    shares = side_by_side(lambda k: pc.exp(pc.subtract(logs[k], top)), range(votes.classes), len(votes))
-    total = shares[0]
-    for share in shares[1:]:
-        total = pc.add(total, share)
-    return side_by_side(lambda k: pc.divide(shares[k], total), range(votes.classes), len(votes))
+    return shares(votes, logs(known), prior_logs(known), packed)
 
 
 def decide_by(votes: Votes, known: Confusions) -> Combined:
@@ -71,10 +87,7 @@ def _shares(votes: Votes, packed: Packed) -> list[pa.DoubleArray]:
     """The share of the votes that each class has: what it starts from."""
     ones = [[[float(a == k) for a in range(votes.classes)] for k in range(votes.classes)] for _ in votes.voters]
     counts = packed.sums(ones, pa.float64())
-    total = counts[0]
-    for count in counts[1:]:
-        total = pc.add(total, count)
-    least = pc.max_element_wise(total, 1.0)
+    least = pc.max_element_wise(reduce(pc.add, counts), 1.0)
     return [pc.divide(count, least) for count in counts]
 
 
@@ -114,7 +127,7 @@ def _normal(row: Sequence[float]) -> tuple[float, ...]:
     return tuple(value / total for value in row) if total > 0 else tuple(1.0 / len(row) for _ in row)
 
 
-def confusion(votes: Votes, *, strength: float = 4.0) -> Confusions:
+def confusion(votes: Votes, *, strength: float = 8.0) -> Confusions:
     """Confusion matrices counted on the rows whose right answer is known.
 
     Each row of a matrix is drawn towards what the voter's overall accuracy alone would say, as if that had been seen
@@ -126,7 +139,8 @@ def confusion(votes: Votes, *, strength: float = 4.0) -> Confusions:
     for value, count in zip(known.gold.to_pylist(), known.count.to_pylist(), strict=True):
         right[value] += count
     total = sum(right)
-    used = [k for k in range(classes) if k < len(votes.labels or ()) or right[k]]
+    given = {code for own in known.codes for code in pc.unique(own).to_pylist()}
+    used = [k for k in range(classes) if k < len(votes.labels or ()) or right[k] or k in given]
     prior = tuple((right[k] + 1.0) / (total + len(used)) if k in used else 0.0 for k in range(classes))
     matrices = []
     for own, a in zip(known.codes, accuracies(known, known.gold), strict=True):

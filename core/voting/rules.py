@@ -1,15 +1,22 @@
-"""Ways to decide, each learned by its own method; as JSON and back."""
+"""Ways to decide, each learned by its own method."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import pyarrow.compute as pc
 
 from gdo.voting.dawid_skene import Confusions, confusion, dawid_skene, decide_by
+from gdo.voting.pool import Pool, decide_pooled, fit_pool
 from gdo.voting.score import Combined
 from gdo.voting.stack import Stack, decide_stacked, fit_stack
-from gdo.voting.votes import Votes
+from gdo.voting.votes import NOBODY_SAID_NOTHING, Votes
 from gdo.voting.weighted import decide, iwmv, log_odds, majority
+
+Method = Literal["auto", "majority", "iwmv", "log_odds", "dawid_skene", "confusion", "stack"]
+METHODS: tuple[str, ...] = get_args(Method)
+BY_GOLD = frozenset({"confusion", "stack"})
+BY_LABELS = frozenset({"dawid_skene", "confusion"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +25,14 @@ class Weights:
 
     weights: tuple[float, ...]
     rounds: int = 0
+    kind: Literal["weights"] = "weights"
 
 
-Rule = Weights | Confusions | Stack
+Rule = Weights | Confusions | Pool | Stack
 ByAttribute = Mapping[str, Votes]
+
+Outcome = tuple[bool, bool, bool]
+"""Of a row: right, something was said, there was something to say."""
 
 
 def apply(rule: Rule, votes: Votes) -> Combined:
@@ -30,72 +41,70 @@ def apply(rule: Rule, votes: Votes) -> Combined:
         return decide(votes, rule.weights)
     if isinstance(rule, Confusions):
         return decide_by(votes, rule)
-    return decide_stacked(votes, rule)
+    return decide_pooled(votes, rule) if isinstance(rule, Pool) else decide_stacked(votes, rule)
 
 
-def single(votes: Votes, voter: int) -> Weights:
+def single(votes: Votes, voter: str) -> Weights:
     """One voter's word; the others are asked only where it did not vote."""
-    return Weights(tuple(1.0 if i == voter else 1e-6 for i in range(len(votes.voters))))
+    return Weights(tuple(1.0 if name == voter else 1e-6 for name in votes.voters))
+
+
+def best_single(gold: ByAttribute) -> str:
+    """The voter with the best F1 on the gold rows; of equal ones the first."""
+    voters = next(iter(gold.values())).voters
+    scores = {voter: f1(o for own in gold.values() for o in outcomes(own, single(own, voter))) for voter in voters}
+    return max(scores, key=lambda voter: scores[voter])
 
 
 def learn(method: str, votes: ByAttribute, gold: ByAttribute, *, clip_negative: bool = False) -> dict[str, Rule]:
-    """The rules of a method by attribute: from all votes, or from the gold rows for those that need them."""
+    """The rules of a method by attribute: from all votes, or from the gold rows for those that need them.
+
+    All attributes are open, or all have closed labels.
+    """
+    if method == "single":
+        voter = best_single(gold)
+        return {name: single(own, voter) for name, own in votes.items()}
     if method == "stack":
-        rules: dict[str, Rule] = dict(fit_stack(gold))
-        return rules
-    if method.startswith("single:"):
-        return {name: single(own, own.voters.index(method.removeprefix("single:"))) for name, own in votes.items()}
+        if all(own.labels is None for own in votes.values()):
+            return {**fit_stack(gold)}
+        return {name: fit_pool(own) for name, own in gold.items()}
     if method == "confusion":
         return {name: confusion(own) for name, own in gold.items()}
     return {name: _WITHOUT_GOLD[method](own, clip_negative) for name, own in votes.items()}
 
 
-def _weights(learned: object) -> Weights:
+def _weighted(votes: Votes, method: Callable[..., object], **options: bool) -> Weights:
+    learned = method(votes, **options)
     return Weights(learned.weights, learned.rounds)  # type: ignore[attr-defined]
 
 
 _WITHOUT_GOLD: dict[str, Callable[[Votes, bool], Rule]] = {
-    "majority": lambda votes, _: _weights(majority(votes)),
-    "iwmv": lambda votes, clip: _weights(iwmv(votes, clip_negative=clip)),
-    "log_odds": lambda votes, clip: _weights(log_odds(votes, clip_negative=clip)),
+    "majority": lambda votes, _: _weighted(votes, majority),
+    "iwmv": lambda votes, clip: _weighted(votes, iwmv, clip_negative=clip),
+    "log_odds": lambda votes, clip: _weighted(votes, log_odds, clip_negative=clip),
     "dawid_skene": lambda votes, _: dawid_skene(votes),
 }
 
 
-def to_plain(rule: Rule) -> dict[str, object]:
-    """A rule as JSON knows it."""
-    return {"kind": type(rule).__name__.lower(), **asdict(rule)}
-
-
-def from_plain(plain: Mapping[str, object]) -> Rule:
-    """The rule that `to_plain` wrote.
-
-    Raises:
-        ValueError: it is none.
-    """
-    kinds = {"weights": Weights, "confusions": Confusions, "stack": Stack}
-    values = {key: _tuples(value) for key, value in plain.items() if key != "kind"}
-    try:
-        rule: Rule = kinds[str(plain["kind"])](**values)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"no rule: {error}") from None
-    if isinstance(rule, Stack) and isinstance(plain.get("confusions"), dict):
-        inner = from_plain({"kind": "confusions", **plain["confusions"]})  # type: ignore[dict-item]
-        rule = replace(rule, confusions=inner)  # type: ignore[arg-type]
-    return rule
-
-
-def _tuples(value: object) -> object:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def correct(votes: Votes, said: Combined) -> list[tuple[bool, bool, bool]]:
-    """Row by row: whether it is right, whether something was said, and whether there was something to say."""
+def outcomes(votes: Votes, rule: Rule) -> list[Outcome]:
+    """What a rule comes to on rows whose right answer is known."""
+    said = apply(rule, votes)
     same = pc.fill_null(pc.equal(said.code, votes.gold), False).to_pylist()
-    empty = pc.fill_null(pc.equal(said.code, votes.nothing), False).to_pylist()
-    right_is_empty = pc.fill_null(pc.equal(votes.gold, votes.nothing), False).to_pylist()
-    codes = said.code.to_pylist()
+    if votes.labels is None:
+        nothing, empty = votes.nothing, pc.equal(votes.gold, NOBODY_SAID_NOTHING)
+    else:
+        nothing, empty = len(votes.labels), False
+    silent = pc.fill_null(pc.equal(said.code, nothing), False).to_pylist()
+    unwanted = pc.or_(pc.fill_null(pc.equal(votes.gold, nothing), False), empty).to_pylist()
     return [
-        (is_right, code is not None and not nothing, not none_right)
-        for is_right, code, nothing, none_right in zip(same, codes, empty, right_is_empty, strict=True)
+        (right, code is not None and not none, not away)
+        for right, code, none, away in zip(same, said.code.to_pylist(), silent, unwanted, strict=True)
     ]
+
+
+def f1(found: Iterable[Outcome]) -> float:
+    """Micro F1 where a wrong value counts as false positive and as false negative; accuracy where all have a value."""
+    true = said = wanted = 0
+    for right, spoke, there in found:
+        true, said, wanted = true + (right and spoke), said + spoke, wanted + there
+    return 2 * true / (said + wanted) if said + wanted else 1.0

@@ -7,8 +7,10 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-NOTHING = "\0"
-"""Stands for the answer 'there is no value' while votes are coded."""
+from gdo.voting.traits import NOTHING, Traits, no_traits, traits_of
+
+NOBODY_SAID_NOTHING = -2
+"""The code of a right answer 'no value' among open values, where no voter gave it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,12 @@ class Votes:
     count: pa.Int64Array
     nothing: pa.Int32Array
     """The code of 'no value'; null where nobody said so."""
-    lengths: tuple[pa.Int32Array, ...]
-    """Characters of each voter's value; null where that is not needed."""
+    texts: tuple[pa.StringArray, ...]
+    """Each voter's open values; none for closed labels, and none in a summary."""
+    traits: tuple[Traits, ...]
+    """What each voter's open values are like, in a summary that was made for gold rows."""
     gold: pa.Int32Array
-    """The code of the right answer, -1 where no voter gave it; null where it is not known."""
+    """The code of the right answer; -1 (or `NOBODY_SAID_NOTHING`) where no voter gave it; null where it is not known."""
 
     @property
     def classes(self) -> int:
@@ -54,9 +58,14 @@ class Votes:
             codes=tuple(column.take(places) for column in self.codes),
             count=self.count.take(places),
             nothing=self.nothing.take(places),
-            lengths=tuple(column.take(places) for column in self.lengths),
+            texts=tuple(column.take(places) for column in self.texts),
+            traits=tuple(Traits(*(part.take(places) for part in own)) for own in self.traits),
             gold=self.gold.take(places),
         )
+
+    def all_traits(self) -> tuple[Traits, ...]:
+        """What each voter's open values are like."""
+        return traits_of(self.texts) if self.texts else self.traits
 
     def with_gold(self) -> "Votes":
         """The rows whose right answer is known, one an item, in an order that the order of rows does not change."""
@@ -65,6 +74,25 @@ class Votes:
         places = [place for place, count in enumerate(known.count.to_pylist()) for _ in range(count)]
         spread = known.take(pa.array(places, pa.int64()))
         return replace(spread, count=pa.array([1] * len(places), pa.int64()))
+
+
+def joined(parts: Sequence[Votes]) -> Votes:
+    """The rows of several, of the same voters and labels, one after the other."""
+
+    def put(columns: Sequence[pa.Array]) -> pa.Array:
+        return pa.concat_arrays(columns)
+
+    traits = zip(*(own.all_traits() for own in parts), strict=True)
+    return Votes(
+        parts[0].voters,
+        parts[0].labels,
+        tuple(put(columns) for columns in zip(*(own.codes for own in parts), strict=True)),
+        put([own.count for own in parts]),
+        put([own.nothing for own in parts]),
+        (),
+        tuple(Traits(*(put(column) for column in zip(*own, strict=True))) for own in traits),
+        put([own.gold for own in parts]),
+    )
 
 
 def votes_of(
@@ -87,14 +115,11 @@ def votes_of(
     nothing = pa.nulls(rows, pa.int32())
     for one, code in zip(said, codes, strict=True):
         nothing = pc.coalesce(nothing, pc.if_else(pc.equal(one, NOTHING), code, None))
-    if labels is None:
-        lengths = [pc.if_else(pc.equal(one, NOTHING), 0, pc.utf8_length(one)) for one in said]
-    else:
-        lengths = [pa.nulls(rows, pa.int32())] * len(said)
+    texts = tuple(said) if labels is None else ()
     right = pa.nulls(rows, pa.int32())
     if gold is not None and known is not None:
         right = _gold_codes(said, codes, labels, gold, known)
-    return Votes(voters, labels, tuple(codes), pa.array([1] * rows, pa.int64()), nothing, tuple(lengths), right)
+    return Votes(voters, labels, tuple(codes), pa.array([1] * rows, pa.int64()), nothing, texts, (), right)
 
 
 def _closed_codes(said: Sequence[pa.StringArray], labels: tuple[str, ...]) -> list[pa.Int32Array]:
@@ -130,7 +155,9 @@ def _gold_codes(
         given = [
             code[row] for text, code in zip(texts, coded, strict=True) if text[row] in among and code[row] is not None
         ]
-        outside = -1 if closed is None else next((closed[word] for word in sorted(among) if word in closed), -1)
+        outside = NOBODY_SAID_NOTHING if closed is None and among == {NOTHING} else -1
+        if closed is not None:
+            outside = next((closed[word] for word in sorted(among) if word in closed), -1)
         right[place] = given[0] if given else outside
     return pa.array(right, pa.int32())
 
@@ -138,13 +165,23 @@ def _gold_codes(
 def summarise(votes: Votes) -> pa.Table:
     """The patterns of votes, counted; concatenated summaries of parts are a summary of the whole.
 
-    Lengths are kept where the right answer is known, for that is where they are learned from.
+    Traits of open values are kept where the right answer is known, for that is where they are learned from.
     """
-    known = pc.is_valid(votes.gold)
     columns = {f"v{i}": column for i, column in enumerate(votes.codes)}
-    columns |= {f"l{i}": pc.if_else(known, column, None) for i, column in enumerate(votes.lengths)}
     columns |= {"nothing": votes.nothing, "gold": votes.gold, "count": votes.count}
+    for i, own in enumerate(_gold_traits(votes)):
+        columns |= {f"t{i}_{name}": part for name, part in own._asdict().items()}
     return merged(pa.table(columns))
+
+
+def _gold_traits(votes: Votes) -> Sequence[Traits]:
+    """The traits of the rows whose right answer is known, in the place of these rows; null in the others."""
+    if votes.labels is not None or not votes.texts:
+        return votes.traits or [no_traits(len(votes))] * len(votes.voters)
+    known = pc.is_valid(votes.gold)
+    place = pc.if_else(known, pc.subtract(pc.cumulative_sum(pc.cast(known, pa.int64())), 1), None)
+    found = traits_of([column.filter(known) for column in votes.texts])
+    return [Traits(*(part.take(place) for part in own)) for own in found]
 
 
 def merged(summary: pa.Table) -> pa.Table:
@@ -170,6 +207,7 @@ def from_summary(summary: pa.Table, voters: tuple[str, ...], labels: tuple[str, 
         tuple(column(f"v{i}", pa.int32()) for i in places),
         column("count", pa.int64()),
         column("nothing", pa.int32()),
-        tuple(column(f"l{i}", pa.int32()) for i in places),
+        (),
+        tuple(Traits(*(column(f"t{i}_{name}", pa.int32()) for name in Traits._fields)) for i in places),
         column("gold", pa.int32()),
     )
