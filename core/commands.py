@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from gdo import api
 from gdo.errors import Faults, RunFailed
 from gdo.runfolder import remove
+from gdo.stored import whereabouts
 
 
 def _pipeline(options: argparse.Namespace) -> api.Pipeline:
@@ -74,7 +75,7 @@ def _watched(begun: list[api.Run], tell: Callable[[str], None], *, quiet: bool) 
 def _told(done: api.Run, pipeline: api.Pipeline, tell: Callable[[str], None]) -> int:
     """Where the rows and the errors of a run lie; its exit status."""
     errors = sum(count.errors for count in done.ledger.steps.values())
-    places = [str(done.plan.folder / sink.sink.text()) for sink in done.plan.sinks]
+    places = [whereabouts(sink.sink, done.plan.folder) for sink in done.plan.sinks]
     tell(f"output: {', '.join(places)}")
     place = f" in {done.folder / 'errors.parquet'}" if errors else ""
     for name, total in done.ledger.steps.items():

@@ -31,6 +31,19 @@ def read_sink(sink: Sink, folder: Path, schema: pa.Schema | None = None) -> pa.T
     return read_file(path, folder, schema)
 
 
+def whereabouts(sink: Sink, folder: Path) -> str:
+    """Where a sink is, for a user who wants to read it: a file, or a pattern of the files that it was written in."""
+    if "://" in (sink.path or ""):
+        before, after = stem(str(sink.path))
+        return f"{before}-*-of-*{after}"
+    path = folder / sink.text()
+    before, after = stem(str(path))
+    parts = shards(str(path), glob.glob(f"{glob.escape(before)}-*-of-*{glob.escape(after)}"))  # noqa: PTH207
+    if sink.path is None or path.exists() or not parts:
+        return str(path)
+    return f"{before}-*{parts[0][-len(after) - 9 :]}"
+
+
 def read_file(path: Path, folder: Path, schema: pa.Schema | None = None) -> pa.Table:
     """What one file of a sink holds."""
     if suffix(path.name) == ".parquet":

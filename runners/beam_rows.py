@@ -3,7 +3,8 @@
 import keyword
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from typing import Any
+from types import UnionType
+from typing import Any, Union
 
 import apache_beam as beam
 import pyarrow as pa
@@ -33,12 +34,27 @@ def arrow_schema(element: object) -> pa.Schema:
     if row is None:
         hint = "rows are beam.Row(...) or a NamedTuple; say it with .with_output_types(...)"
         raise Faults.one("gdo.beam", f"elements of {element} have no schema", hint)
+    row = RowTypeConstraint.from_fields([(name, _optional(kind)) for name, kind in row._fields])
     try:
         schema = compatible.arrow_schema_from_beam_schema(typing_to_runner_api(row).row_type.schema)
     except (ValueError, NotImplementedError) as error:
         hint = "say its type (in Beam YAML: output_type: string), or turn it into text or a number first"
         raise Faults.one("gdo.beam", f"a column of the rows cannot be read: {error}", hint) from None
-    return pa.schema([pa.field(field.name, field.type) for field in schema])
+    return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
+
+
+def _optional(kind: Any) -> Any:
+    """A type as Beam knows it: `float | None` is `Optional[float]`."""
+    return Union[kind.__args__] if isinstance(kind, UnionType) else kind  # noqa: UP007 (it is what Beam reads)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A type without what Beam says of its parts: their names, and whether they may be null."""
+    if pa.types.is_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, _plain(field.type)) for field in kind])
+    return kind
 
 
 def row_type(schema: pa.Schema) -> type:

@@ -90,3 +90,32 @@ def test_both_runners_number_the_rows_of_a_long_chain_alike(both: Any) -> None:
     agree(one, other)
     assert {e["step"] for e in one.errors().to_pylist()} >= {"map", "map2", "map3", "expand", "reduce"}
     assert one.table().num_rows > 20
+
+
+def said(voter: int, row: int) -> str | None:
+    """What a voter says of a row: the better voters are wrong the more seldom."""
+    wrong = (row * 7 + voter) % (voter + 2) == 0
+    return None if (row + voter) % 13 == 0 else "abc"[(row + wrong * voter) % 3]
+
+
+VOTES = pa.table({"id": range(60), **{f"v{voter}": [said(voter, row) for row in range(60)] for voter in range(4)}})
+
+
+@pytest.mark.parametrize("where", [None, "id >= 20"])
+def test_both_runners_learn_the_same_weights(both: Any, where: str | None) -> None:
+    step = {"op": "vote", "columns": {f"v{i}": f"v{i}" for i in range(4)}, "into": "winner", "confidence": True}
+    one, other = both([{**step, "where": where} if where else step], VOTES)
+    agree(one, other)
+    assert one.ledger.learned == other.ledger.learned
+    assert one.ledger.learned["vote"]
+    files = [(run.folder / "vote.json").read_bytes() for run in (one, other)]
+    assert files[0] == files[1]
+
+
+def test_both_runners_ask_an_ensemble_alike(both: Any) -> None:
+    models = {f"m{i}": {"backend": "fake", "style": style} for i, style in enumerate(("chat", "plain", "chat"))}
+    models["m2"]["fail_every"] = 5  # type: ignore[assignment]
+    step = {"op": "classify", "text": "{{ title }}", "labels": ["toy", "food"], "models": ["m0", "m1", "m2"]}
+    one, other = both([step], models=models)
+    agree(one, other)
+    assert one.ledger.learned == other.ledger.learned
