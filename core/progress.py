@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from gdo.ledger import Ledger, StepCount
+from gdo.op import Operator
 from gdo.plan import Plan
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ class Progress:
             for node in self._plan.nodes:
                 count = self._ledger.steps.get(node.id)
                 if count and (count.asked or count.rows_in):
-                    calls, cached, tokens, errors, pace = _cells(count)
+                    calls, cached, tokens, errors, pace = _cells(count, node.op)
                     said = f"{calls} calls, {cached} cached, {tokens} tokens, {errors} errors"
-                    parts.append(f"{node.id} {self._amount(count)}, {said}{pace and f', {pace}'}")
+                    parts.append(f"{node.id} {self._amount(count, node.op)}, {said}{pace and f', {pace}'}")
             left = self._left()
             self.tell(f"[{time.monotonic() - self._started:.0f} s{left and f', about {left} left'}] {'; '.join(parts)}")
 
@@ -77,14 +78,14 @@ class Progress:
             table.add_column(name, justify="left" if name == "step" else "right")
         for node in self._plan.nodes:
             count = self._ledger.steps.get(node.id) or StepCount()
-            table.add_row(node.id, self._amount(count), *_cells(count))
+            table.add_row(node.id, self._amount(count, node.op), *_cells(count, node.op))
         left = self._left()
         table.caption = f"{time.monotonic() - self._started:.0f} s{left and f', about {left} left'}"
         return table
 
-    def _amount(self, count: StepCount) -> str:
+    def _amount(self, count: StepCount, op: Operator) -> str:
         total = self._total()
-        done = _done(count)
+        done = _done(count, op)
         return f"{done:,}" if total is None else f"{min(done, total):,}/{total:,}"
 
     def _total(self) -> int | None:
@@ -102,7 +103,7 @@ class Progress:
             count = self._ledger.steps.get(node.id) or StepCount()
             if node.op.asks:
                 wanted += expected
-                done += min(_done(count), expected)
+                done += min(_done(count, node.op), expected)
             if count.rows_in:
                 expected *= count.rows_out / count.rows_in
         if not wanted or done < wanted / 20:
@@ -110,14 +111,14 @@ class Progress:
         return clock((time.monotonic() - self._started) * (wanted - done) / done)
 
 
-def _done(count: StepCount) -> int:
-    """Rows that a step is done with; while its first batches are under way, prompts that were answered."""
-    return max(count.rows_in, count.calls + count.cached)
+def _done(count: StepCount, op: Operator) -> int:
+    """Rows that a step is done with; while its first batches are under way, those whose prompts were answered."""
+    return max(count.rows_in, (count.calls + count.cached) // max(len(op.prompts()), 1))
 
 
-def _cells(count: StepCount) -> tuple[str, ...]:
+def _cells(count: StepCount, op: Operator) -> tuple[str, ...]:
     seconds = count.ended - count.started
-    pace = f"{_done(count) / seconds:,.1f}/s" if seconds > 0.2 else ""  # noqa: PLR2004
+    pace = f"{_done(count, op) / seconds:,.1f}/s" if seconds > 0.2 else ""  # noqa: PLR2004
     tokens = count.prompt_tokens + count.completion_tokens
     return f"{count.calls:,}", f"{count.cached:,}", f"{tokens:,}", f"{count.errors:,}", pace
 

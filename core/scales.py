@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gdo.database import describe
 from gdo.document import Loc
@@ -15,7 +16,7 @@ from gdo.gold import Gold, GoldRows, read_gold
 from gdo.op import Site
 from gdo.prompt import Udp
 from gdo.scalars import fold
-from gdo.spelling import Canonical, Speller, Word, closed_code
+from gdo.spelling import Canonical, Speller, Word, closed_code, known_word
 from gdo.udp import find_udp, load_udp
 from gdo.voting.rules import BY_GOLD, BY_LABELS, Method
 from gdo.voting.state import State
@@ -44,7 +45,7 @@ class Weighing(BaseModel):
     gold: Gold | None = Field(
         default=None, description="Rows whose right answer is known: {path, key, column or columns}"
     )
-    normalize: list[Word | Canonical] = Field(
+    normalize: list[Annotated[Word | Canonical, BeforeValidator(known_word)]] = Field(
         default=["case", "spaces"],
         description="When two open values are one: case, spaces, punctuation, units, {sql: expression of value}, {udp: name}",
     )
@@ -124,7 +125,7 @@ class _Maker:
                 try:
                     describe(f"SELECT CAST(({item.sql}\n) AS VARCHAR) FROM input", pa.schema([("value", pa.string())]))
                 except Faults as error:
-                    self.fault(("normalize", i, "sql"), error.findings[0].what, "an expression of `value`, a text")
+                    self.fault(("normalize", i, "sql"), error.findings[0].what, "it may read `value`, a text")
                 own.append((item.sql, None))
             else:
                 own += self._udp(item, i)
@@ -171,7 +172,10 @@ class _Maker:
             if contest.labels is None or contest.name not in gold.answers:
                 continue
             words = pc.unique(gold.answers[contest.name].cast(pa.string())).drop_null().to_pylist()
-            for word, label in zip(words, closed_code(words, contest.labels, fold), strict=True):
-                if label is None:
-                    self.fault(("gold",), f"the right answer '{word}' is none of the labels of '{contest.name}'")
+            coded = zip(words, closed_code(words, contest.labels, fold), strict=True)
+            strange = [f"'{word}'" for word, label in coded if label is None]
+            if strange:
+                shown = ", ".join(strange[:5]) + (", ..." if len(strange) > 5 else "")  # noqa: PLR2004 (a line stays readable)
+                hint = f"the labels of '{contest.name}' are {', '.join(contest.labels)}"
+                self.fault(("gold",), f"right answers that are no label: {shown}", hint)
         return gold

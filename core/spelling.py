@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gdo.ask import ROW, Ask
 from gdo.database import query_batch
+from gdo.errors import nearest
 from gdo.prompt import Udp
 
 Word = Literal["case", "spaces", "punctuation", "units"]
@@ -60,6 +61,13 @@ WORDS: dict[str, Callable[[str], str]] = {
     "spaces": lambda text: " ".join(text.split()),
 }
 """What each word of `normalize` does, in the order in which they are done."""
+
+
+def known_word(item: object) -> object:
+    """An entry of `normalize`, checked before its kind is."""
+    if isinstance(item, dict) or item in WORDS:
+        return item
+    raise ValueError(f"unknown way '{item}' | {nearest(str(item), WORDS)}, or {{sql: ...}}, or {{udp: ...}}")
 
 
 class Canonical(BaseModel):
@@ -141,7 +149,7 @@ def as_text(column: pa.Array) -> pa.StringArray:
 
 def _json(value: object) -> str:
     if isinstance(value, list):
-        value = sorted((_json(item) for item in value), key=str)
+        value = sorted(value, key=_json)
     return json.dumps(value, ensure_ascii=False, default=_plain, sort_keys=True)
 
 

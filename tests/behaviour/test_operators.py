@@ -76,6 +76,22 @@ SAME: dict[str, tuple[Step, dict[str, pa.DataType]]] = {
          "attributes": {"color": {"type": "string", "labels": ["red", "blue"]}, "size": {"type": "number"}}},
         {"color": pa.string(), "size": pa.float64()},
     ),
+    "classify by several": (
+        {"op": "classify", "text": "{{ title }}", "labels": ["toy", "food", "dark blue"], "keep_votes": True, "confidence": True,
+         "voters": [{"name": "v", "text": "1 {{ title }}"}, {"name": "w"}, {"name": "x", "text": "{{ title }} {{ kind }}"}]},
+        {"label": pa.string(), "label_margin": pa.float64(), "label_agreement": pa.float64(), "label_v": pa.string(),
+         "label_w": pa.string(), "label_x": pa.string()},
+    ),
+    "extract by several": (
+        {"op": "extract", "text": "{{ title }} {{ brand }}", "into": "found",
+         "attributes": {"color": {"type": "string", "labels": ["red", "blue"]}, "size": {"type": "number"}},
+         "voters": [{"name": "v", "text": "1 {{ title }}"}, {"name": "w"}, {"name": "x", "temperature": 0.5}]},
+        {"found": pa.struct([("color", pa.string()), ("size", pa.float64())])},
+    ),
+    "vote": (
+        {"op": "vote", "columns": {"a": "brand", "b": "title", "c": "kind"}, "into": "said", "confidence": True},
+        {"said": pa.string(), "said_margin": pa.float64(), "said_agreement": pa.float64()},
+    ),
     "python": (
         {"op": "python", "function": "operator_functions:double", "writes": {"twice": "number", "words": "list[string]"}},
         {"twice": pa.float64(), "words": pa.list_(pa.string())},

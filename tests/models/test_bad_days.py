@@ -82,7 +82,7 @@ def test_a_run_that_is_killed_at_any_moment_pays_again_for_no_more_than_the_wind
 ) -> None:
     path = pipeline(600)
     server.delay_s = 0.01
-    draw = random.Random(7)  # noqa: S311 (a moment to be killed at)
+    draw = random.Random(7)
     kills = 0
     for _ in range(12):
         before = sum(asked(server).values())
