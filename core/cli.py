@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().print_help()
         return 0
     try:
-        if runner_options and getattr(options, "runner", "duckdb") == "duckdb":
+        if runner_options and getattr(options, "runner", "") != "beam":
             raise Faults.one("--", f"the duckdb runner takes no options: {' '.join(runner_options)}")
         from gdo import commands
 

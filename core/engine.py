@@ -52,6 +52,8 @@ def planned(spec: Spec, options: Options) -> Plan:
 
 def check_runner(spec: Spec, plan: Plan, options: Options) -> None:
     """Refuse what a runner cannot do."""
+    if options.runner == "duckdb" and options.runner_options:
+        raise Faults.one("--", f"the duckdb runner takes no options: {' '.join(options.runner_options)}")
     if options.runner == "beam":
         from gdo.runners.beam_check import faults
 
