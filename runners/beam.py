@@ -15,7 +15,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from gdo.backend import DEFAULT_MODEL, resolve
@@ -122,6 +122,8 @@ class BeamRunner:
 
     def _carried_out(self, layouts: Mapping[str, tuple[Reading, list[Piece]]]) -> PipelineResult:
         local = self.options.view_as(StandardOptions).runner in LOCAL
+        # One worker needs no rows dealt out: they go through it as they are read.
+        self._alone = local and self.options.view_as(DirectOptions).direct_num_workers == 1
         pipeline = beam.Pipeline(runner=direct_runner(self.options) if local else None, options=self.options)
         self._build(pipeline, layouts)
         name = self.options.view_as(StandardOptions).runner or "DirectRunner"
@@ -140,12 +142,12 @@ class BeamRunner:
     def _build(self, pipeline: beam.Pipeline, layouts: Mapping[str, tuple[Reading, list[Piece]]]) -> None:
         given = {}
         for name, (reading, pieces) in layouts.items():
-            given[name] = (
+            rows = (
                 pipeline
-                | f"{name}/pieces" >> beam.Create(pieces)
+                | f"{name}/pieces" >> beam.Create(pieces, reshuffle=not self._alone)
                 | f"{name}/read" >> beam.ParDo(Read(name, reading)).with_output_types(pa.RecordBatch)
-                | f"{name}/spread" >> beam.Reshuffle()
             )
+            given[name] = rows if self._alone else rows | f"{name}/spread" >> beam.Reshuffle()
         graph = Graph(self.plan, self.spec, given)
         entries = []
         for place, sink in enumerate(self.plan.sinks):

@@ -66,7 +66,7 @@ class Graph:
         """Learn from all rows, then work on each slice with what was learned."""
         rows = self.rows(node.input)
         summaries = self._outputs(
-            f"{node.id}/summarise", rows, Summarise(self.desk, self._packed(node)), tuple[int, pa.RecordBatch]
+            f"{node.id}/summarise", rows, Summarise(self.desk, self._packed((node,))), tuple[int, pa.RecordBatch]
         )
         state = summaries | f"{node.id}/fit" >> beam.CombineGlobally(Fit(self._packed(node.op)))
         self.learned[node.id] = state
@@ -82,7 +82,7 @@ class Graph:
             | f"{node.id}/deal" >> beam.ParDo(Deal(node.op)).with_output_types(tuple[int, pa.RecordBatch])
             | f"{node.id}/meet" >> beam.GroupByKey()
         )
-        out = self._outputs(node.id, dealt, Groups(self.desk, self._packed(node)))
+        out = self._outputs(node.id, dealt, Groups(self.desk, self._packed((node,))))
         return self._numbered(node, out, apart=False, always=True)
 
     def _outputs(

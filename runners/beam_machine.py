@@ -177,31 +177,26 @@ def _start(spec: DeskSpec) -> None:
 
 def dismiss(run_id: str) -> None:
     """End the server of a run on this machine, if there is one."""
-    line = _called(run_id)
-    if line is not None:
-        with contextlib.suppress(EOFError, OSError), line:
-            line.send(("end",))
-            line.recv()
+    _tell(run_id, "end")
     for left in (f"{run_id}.sock", f"{run_id}.lock"):
         (_home() / left).unlink(missing_ok=True)
 
 
 def stop(run_id: str) -> None:
     """Let the server of a run on this machine send nothing more."""
-    line = _called(run_id)
-    if line is not None:
-        with contextlib.suppress(EOFError, OSError), line:
-            line.send(("stop",))
-            line.recv()
+    _tell(run_id, "stop")
 
 
 def totals(run_id: str) -> dict[str, StepCount]:
     """What the server of a run on this machine has counted so far: calls and tokens."""
+    return _tell(run_id, "totals") or {}
+
+
+def _tell(run_id: str, word: str) -> Any:
+    """The answer of a server to a word; None where there is no server."""
     line = _called(run_id)
-    if line is None:
-        return {}
-    with contextlib.suppress(EOFError, OSError), line:
-        line.send(("totals",))
-        found: dict[str, StepCount] = line.recv()
-        return found
-    return {}
+    if line is not None:
+        with contextlib.suppress(EOFError, OSError), line:
+            line.send((word,))
+            return line.recv()
+    return None

@@ -185,8 +185,11 @@ class Layout:
                 continue
             if self._source.limit is not None and start >= self._source.limit:
                 return
-            with near(path) as local:
-                rows = self._feed.count(reading.text(local, kind))
+            try:
+                with near(path) as local:
+                    rows = self._feed.count(reading.text(local, kind))
+            except (OSError, duckdb.Error) as error:
+                raise Faults.one(path, f"cannot be read: {message(error)}") from None
             yield Piece(path, kind, start=start, rows=rows)
             start += rows
 

@@ -87,12 +87,14 @@ class InFlight(beam.DoFn):
     A small batch leaves room for more of them: what is bounded is the rows that are held.
     """
 
-    def __init__(self, desk: DeskSpec) -> None:
+    def __init__(self, desk: DeskSpec, packed: Parcel[tuple[Node, ...]]) -> None:
         self._spec = desk
+        self._packed = packed
 
     def setup(self) -> None:
-        """Find the desk of the run."""
+        """Unpack the steps, and find the desk of the run."""
         with told():
+            self._nodes = self._packed.opened()
             self._desk = acquire(self._spec)
         self._meter = Meter()
 
@@ -173,16 +175,6 @@ class Steps(InFlight):
     Where the last one makes rows, each has the number of the row that it came of, and waits for its own.
     """
 
-    def __init__(self, desk: DeskSpec, nodes: Parcel[tuple[Node, ...]]) -> None:
-        super().__init__(desk)
-        self._packed = nodes
-
-    def setup(self) -> None:
-        """Unpack the steps."""
-        super().setup()
-        with told():
-            self._nodes = self._packed.opened()
-
     def work(self, batch: pa.RecordBatch, desk: BatchDesk, state: pa.Table | None) -> pa.RecordBatch | None:
         """The rows out; None when there is none."""
         for node in self._nodes:
@@ -203,35 +195,21 @@ def _made(work: Work, batch: pa.RecordBatch) -> pa.RecordBatch:
 class Summarise(InFlight):
     """Each batch as a small table to learn from, with the number of its first row: summaries are put in that order."""
 
-    def __init__(self, desk: DeskSpec, node: Parcel[Node]) -> None:
-        super().__init__(desk)
-        self._packed = node
-
-    def setup(self) -> None:
-        """Unpack the step."""
-        super().setup()
-        with told():
-            self._node = self._packed.opened()
-
     def work(self, batch: pa.RecordBatch, desk: BatchDesk, state: pa.Table | None) -> tuple[int, pa.RecordBatch]:
         """The summary of a batch."""
         first = pc.min(batch.column(ROW)).as_py() or 0
-        summary = Work(self._node, numbered(self._node.schema), desk).summarise(batch)
+        (node,) = self._nodes
+        summary = Work(node, numbered(node.schema), desk).summarise(batch)
         return first, one_batch(summary)
 
 
 class Groups(InFlight):
     """Some groups with all their rows: batches of whole groups, and the rows that `where` leaves out."""
 
-    def __init__(self, desk: DeskSpec, node: Parcel[Node]) -> None:
-        super().__init__(desk)
-        self._packed = node
-
     def setup(self) -> None:
         """Unpack the step."""
         super().setup()
-        with told():
-            self._node = self._packed.opened()
+        (self._node,) = self._nodes
         # Rows of no group pass it by, so that what is worked on meets the condition.
         self._inner = replace(self._node, op=self._node.op.model_copy(update={"where": None}))
 

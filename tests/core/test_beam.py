@@ -14,8 +14,6 @@ import gdo
 import gdo.beam
 from gdo.runners.beam_rows import arrow_schema, row_type
 
-pytestmark = pytest.mark.xdist_group("beam processes")
-
 
 class Item(NamedTuple):
     title: str

@@ -283,6 +283,15 @@ def test_a_parquet_file_without_a_column_of_the_first_is_named(write: Write, tmp
         run(path)
 
 
+def test_a_text_that_breaks_its_type_far_down_is_named(write: Write, tmp_path: Path) -> None:
+    lines = "\n".join(map(str, range(150_000)))
+    (tmp_path / "in.csv").write_text(f"n\n{lines}\nmany\n", encoding="utf-8")
+    path = write([{"op": "sql", "query": "SELECT * FROM input"}], source={"path": "in.csv"}, sink={"path": "out.parquet"})
+    with pytest.raises((gdo.Faults, gdo.RunFailed), match=r"in\.csv: cannot be read: .*many"):
+        run(path)
+    assert not list(tmp_path.glob("*out*"))
+
+
 def test_a_query_and_a_database_are_read_by_the_launcher(write: Write, tmp_path: Path) -> None:
     import duckdb
 

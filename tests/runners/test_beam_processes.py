@@ -30,20 +30,21 @@ def answer(request):
 MODELS = {"m": {"backend": "fake", "answer": "who_answers:answer"}}
 SLOW = {"m": {"backend": "fake", "answer": "who_answers:answer", "latency_s": 0.1, "concurrency": 8}}
 
-pytestmark = pytest.mark.xdist_group("beam processes")
+MARK = f"GDO_TESTED_BY={os.getpid()}"
 
 
 def processes(word: str) -> list[int]:
-    """The processes of this user whose command has a word in it."""
+    """The processes that these tests have started whose command has a word in it; others run tests at the same time."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                ours = MARK.encode() in (folder / "environ").read_bytes().split(b"\0")
                 state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:  # it has just ended
                 continue
-            if word in command and state != "Z":
+            if ours and word in command and state != "Z":
                 found.append(int(folder.name))
     return found
 
@@ -59,8 +60,9 @@ def gone(word: str, others: list[int], within_s: float = 60.0) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def no_orphan() -> Iterator[None]:
+def no_orphan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whatever a test does, no process of it is left."""
+    monkeypatch.setenv(*MARK.split("="))
     before = processes("gdo.runners.beam_")
     yield
     assert gone("gdo.runners.beam_", before)
