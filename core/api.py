@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -16,13 +16,13 @@ from gdo.cache import HOME, NAME
 from gdo.collector import rare_collections
 from gdo.desk import Desk
 from gdo.engine import Options, check_runner, make_runner, planned
-from gdo.errors import BudgetSpent, Faults, Finding, GdoError, Stopped, nearest
+from gdo.errors import BudgetSpent, Faults, Finding, GdoError, RunFailed, Stopped, nearest
 from gdo.ledger import Ledger
 from gdo.optimize import optimize
 from gdo.plan import Plan, make_plan
 from gdo.rediscache import open_store
-from gdo.runfolder import RunFolder
-from gdo.sink import Sink, part_of
+from gdo.runfolder import RunFolder, leftovers
+from gdo.sink import Sink, parts_of
 from gdo.spec import Given, load_pipeline, with_sink
 from gdo.spec import Pipeline as Spec
 from gdo.stored import read_sink
@@ -74,12 +74,11 @@ class Run:
 
     def parts(self) -> list[Path]:
         """The files beside its sinks that a run writes before they are whole."""
-        places = [self.plan.folder / sink.sink.path for sink in self.plan.sinks if sink.sink.path]
-        return [part_of(place, self.folder.name) for place in places]
+        return [part for sink in self.plan.sinks for part in parts_of(sink.sink, self.plan.folder, self.folder.name)]
 
     def leftovers(self) -> list[Path]:
         """What a run that is left in the middle leaves behind beside its sinks and in its folder."""
-        return [*self.parts(), *self.folder.glob("spill.*"), *self.folder.glob("*.part"), self.folder / "running"]
+        return [*self.parts(), *leftovers(self.folder)]
 
     @property
     def report(self) -> dict[str, dict[str, object]]:
@@ -176,7 +175,6 @@ def _goes_on(cache: str | None) -> str:
 
 @contextmanager
 def _recorded(folder: RunFolder, run: Run) -> Iterator[None]:
-    outcome, message = "done", ""
     try:
         yield
     except BaseException as error:
@@ -184,11 +182,16 @@ def _recorded(folder: RunFolder, run: Run) -> Iterator[None]:
             "stopped" if isinstance(error, Stopped) else "budget spent" if isinstance(error, BudgetSpent) else "failed"
         )
         message = str(error) if isinstance(error, GdoError) else type(error).__name__
+        with suppress(RunFailed):  # what went wrong first is what is told
+            folder.close(_record(run, outcome, message))
         raise
-    finally:
-        sinks = [sink.sink.text() for sink in run.plan.sinks]
-        folder.close({"pipeline": run.plan.name, "gdo": __version__, "outcome": outcome, "message": message, "sinks": sinks,
-                      "plan": run.plan.text().splitlines(), "steps": facts(run.ledger)})  # fmt: skip
+    folder.close(_record(run, "done"))
+
+
+def _record(run: Run, outcome: str, message: str = "") -> dict[str, object]:
+    sinks = [sink.sink.text() for sink in run.plan.sinks]
+    return {"pipeline": run.plan.name, "gdo": __version__, "outcome": outcome, "message": message, "sinks": sinks,
+            "plan": run.plan.text().splitlines(), "steps": facts(run.ledger)}  # fmt: skip
 
 
 def facts(ledger: Ledger) -> dict[str, dict[str, object]]:

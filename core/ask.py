@@ -28,8 +28,8 @@ ROW = "__row__"
 """The hidden column that carries each row's number through a pipeline; never in a sink."""
 
 
-Memos = dict[tuple[str, float, bytes], Memo[Outcome]]
-"""What a step was answered in other batches: by model, temperature and prompt, then by text."""
+Memos = dict[tuple[str, float, bytes, str], Memo[Outcome]]
+"""What a step was answered in other batches: by model, temperature, prompt and template, then by text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Answering(Protocol):
     def model(self) -> Model:
         """What it can do, and how it is spoken to."""
 
-    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1) -> list[Reply]:
+    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1, order: int = 0) -> list[Reply]:
         """The replies in the order of the requests, stored before they are here."""
 
     def halt(self, cause: GdoError) -> None:
@@ -76,6 +76,8 @@ class Ask:
         self._ledger = ledger
         self._policy = policy
         self._memos = {} if memos is None else memos
+        self._order = 0
+        """The first row's number: rows are handed on in order, so the first ones must not wait for later ones."""
 
     @property
     def _caller(self) -> Answering:
@@ -99,6 +101,7 @@ class Ask:
         Raises:
             RunFailed: a row failed and the step says `on_error: fail`; or the run was stopped.
         """
+        self._order = batch.column(ROW)[0].as_py() if batch.num_rows and ROW in batch.schema.names else 0
         distinct = Distinct.of(batch, sorted(udp.columns))
         rendered = list(
             udp.texts(distinct.rows if udp.columns else distinct.rows.slice(0, 0), alone=batch.num_rows > 0)
@@ -163,9 +166,9 @@ class Ask:
             memo.prior = offsets = memo.prior or self._prior(udp)
         requests = list(self._candidates(udp, texts))
         outcomes = []
-        for request, reply in zip(requests, self._caller.replies(self.step, requests), strict=True):
+        for request, reply in zip(requests, self._caller.replies(self.step, requests, order=self._order), strict=True):
             if reply.error is not None:
-                outcomes.append(Outcome(failure=_refusal(request, reply, 1)))
+                outcomes.append(Outcome(failure=_refusal(request, reply, reply.tries)))
                 continue
             best = score.verdict(labels, reply.scores, offsets or [0.0] * len(labels))
             outcomes.append(Outcome({only.name: only.type.check(best.label)}, None, best.confidence))
@@ -175,7 +178,7 @@ class Ask:
         """What the prompt makes of each label whatever the row; empty where that cannot be measured."""
         rows = list(_renderable(udp, score.calibration_rows(udp)))
         requests = list(self._candidates(udp, [text for _, text in rows]))
-        replies = self._caller.replies(self.step, requests)
+        replies = self._caller.replies(self.step, requests, order=self._order)
         usable = [(group, r.scores) for (group, _), r in zip(rows, replies, strict=True) if r.error is None]
         return score.prior([group for group, _ in usable], [scores for _, scores in usable])
 
@@ -187,19 +190,24 @@ class Ask:
 
     def _memo(self, udp: Udp) -> Memo[Outcome]:
         sampling = self._policy.sampling
-        return self._memos.setdefault((self.model, sampling.temperature, udp.head("chat").digest), Memo())
+        # Of prompts that differ in their template alone, each has a prior of its own.
+        key = (self.model, sampling.temperature, udp.head("chat").digest, udp.template.source)
+        return self._memos.setdefault(key, Memo())
 
     def _written(self, udp: Udp, texts: Sequence[str]) -> list[Outcome]:
         outcomes: list[Outcome] = [NOTHING] * len(texts)
         places: Sequence[int] = range(len(texts))
         requests = list(self._requests(udp, texts))
+        tried: dict[int, int] = {}
         for attempt in range(1, self._policy.retries + 2):
             again: dict[int, Request] = {}
-            replies = self._caller.replies(self.step, requests, attempt)
+            replies = self._caller.replies(self.step, requests, attempt, self._order)
             for place, request, reply in zip(places, requests, replies, strict=True):
-                outcomes[place] = outcome = self._read(udp, request, reply, attempt)
+                tries = tried.get(place, 0) + reply.tries
+                outcomes[place] = outcome = self._read(udp, request, reply, tries)
                 if outcome.failure and outcome.failure.reason in {"unparsable", "invalid"}:
                     again[place] = self._again(udp, texts[place], request, reply, outcome.failure.detail)
+                    tried[place] = tries
             if not again:
                 break
             places, requests = list(again), list(again.values())

@@ -5,16 +5,19 @@ reply as JSON. No prompt and no secret is stored.
 """
 
 import contextlib
+import errno
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import orjson
 
+from gdo.claims import SCHEMA as CLAIMS
+from gdo.claims import Claims
 from gdo.errors import Faults, RunFailed
 from gdo.model import Reply, Usage
 
@@ -34,11 +37,31 @@ Stored = tuple[bytes, str, str, Reply]
 """Key, model, step, reply."""
 
 
+class Sharing(Protocol):
+    """How runs that use one cache at the same time know of each other."""
+
+    def join(self) -> bool:
+        """Let the others know of this run; whether there are any."""
+
+    def look(self) -> None:
+        """See who is there."""
+
+    def take(self, keys: Sequence[bytes]) -> Collection[bytes]:
+        """Of some keys those to ask for: the others are stored by now, or asked for by another run."""
+
+    def give_back(self, keys: Collection[bytes], *, within: bool = False) -> None:
+        """These keys are asked for no more."""
+
+
 class Store(Protocol):
     """Where replies are kept: a file of this machine, or a server that many share."""
 
     waits: ClassVar[bool]
     """Whether `put` waits for a network, so that it must not hold up the event loop."""
+
+    @property
+    def claims(self) -> Sharing:
+        """What this run asks for, for others to see."""
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
         """The replies that are there, by key."""
@@ -58,6 +81,7 @@ class Cache:
 
     Raises:
         Faults: the file is there but is no cache, or cannot be opened.
+        RunFailed: the disk is full.
     """
 
     waits: ClassVar[bool] = False
@@ -66,14 +90,21 @@ class Cache:
         self.path = path
         self._reading = threading.Lock()
         self._origins: dict[tuple[str, str], int] = {}
+        self.claims: Claims
+        """What this run asks for, for others to see; used by the thread that puts."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writes, self._reads, self._tidies = self._open(), self._open(), self._open()
             self._tidies.execute("PRAGMA busy_timeout = 1000")  # where others read it, another time will do
-            for statement in _SCHEMA:
+            for statement in (*_SCHEMA, *CLAIMS):
                 self._writes.execute(statement)
             self._reads.execute("SELECT key, origin, reply, created FROM replies LIMIT 1").fetchone()
+            self.claims = Claims(self._writes)
         except (sqlite3.DatabaseError, OSError) as error:
+            if getattr(error, "errno", 0) == errno.ENOSPC or any(
+                word in str(error) for word in ("is full", "I/O error")
+            ):
+                raise RunFailed(f"{path}: cannot be opened: {error} (free some space and run again)") from None
             hint = "move the file away, or run with --no-cache"
             raise Faults.one(str(path), f"cannot be used as a cache: {error}", hint) from None
 
@@ -124,6 +155,7 @@ class Cache:
                     values += (key, self._origin(model, step), encode(reply), now)
                 rows = ",".join(["(?,?,?,?)"] * (len(values) // 4))
                 self._writes.execute(f"INSERT OR IGNORE INTO replies VALUES {rows}", values)
+            self.claims.give_back([stored[0] for stored in replies], within=True)
             self._writes.execute("COMMIT")
         except sqlite3.DatabaseError as error:
             self._origins.clear()
@@ -153,6 +185,7 @@ class Cache:
 
     def close(self) -> None:
         """Close the file."""
+        self.claims.close()
         for connection in (self._tidies, self._reads, self._writes):
             connection.close()
 
@@ -175,4 +208,4 @@ def decode(blob: bytes) -> Reply:
         ValueError, TypeError: the bytes are no reply.
     """
     text, scores, prompt_tokens, completion_tokens = orjson.loads(blob)
-    return Reply(text=text, scores=tuple(scores), usage=Usage(prompt_tokens, completion_tokens))
+    return Reply(text, tuple(scores), Usage(prompt_tokens, completion_tokens))

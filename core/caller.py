@@ -1,105 +1,28 @@
 """Requests to one model: looked up on disk, sent at most once, stored before they are used."""
 
 import asyncio
-import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from dataclasses import dataclass
 
-from gdo.cache import CHECKPOINT_EVERY, Store, Stored
+from gdo.disk import Disk
 from gdo.errors import BudgetSpent, GdoError, ModelUnready, RunFailed, Stopped
 from gdo.ledger import Call, Ledger
 from gdo.model import Model, Reply, ReplyError, Request, cache_keys
 
-REMEMBERED = 100_000
-"""Replies that a run without a cache keeps in memory, so that it does not ask the same again."""
+_TAKEN = 16
+"""Requests that are looked up among what other runs ask for, at a time."""
 
 
-class Disk:
-    """The cache: read in the thread that asks, written in the event loop, tidied in a thread of its own.
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """What some requests have in common: who asks, how often it has, when they are sent, and where they are counted."""
 
-    A commit goes to the log of the file and waits for no disk, so it holds the loop up for less than the hand-over to a
-    thread would, which has to fight for the interpreter; all replies of one turn of the loop go in one commit.
-    """
-
-    def __init__(self, cache: Store | None) -> None:
-        self.cache = cache
-        self._writing: set[asyncio.Future[None]] = set()
-        self._memory: dict[bytes, Reply] = {}
-        self._waiting: list[Stored] = []
-        self._stored: asyncio.Future[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gdo-cache")
-        self._tidying: asyncio.Future[None] | None = None
-        self._untidy = 0
-
-    def get(self, keys: Sequence[bytes]) -> Mapping[bytes, Reply]:
-        """The replies that are stored."""
-        if self.cache is None:
-            return {key: self._memory[key] for key in keys if key in self._memory}
-        return self.cache.get(keys)
-
-    async def put(self, key: bytes, model: str, step: str, reply: Reply) -> None:
-        """Store a reply; it is on disk when this returns.
-
-        Raises:
-            RunFailed: the disk refused.
-        """
-        if self.cache is None:
-            self._remember(key, reply)
-            return
-        self._waiting.append((key, model, step, reply))
-        if self._stored is None:
-            loop = asyncio.get_running_loop()
-            self._stored = loop.create_future()
-            loop.call_soon(self._write, self.cache, loop)
-        await self._stored
-
-    def _remember(self, key: bytes, reply: Reply) -> None:
-        if len(self._memory) >= REMEMBERED:
-            for old in list(itertools.islice(self._memory, REMEMBERED // 10)):
-                del self._memory[old]
-        self._memory[key] = reply
-
-    def _write(self, cache: Store, loop: asyncio.AbstractEventLoop) -> None:
-        """Store what waits."""
-        stored, batch = self._stored, self._waiting
-        assert stored is not None  # noqa: S101 (`put` made it)
-        self._stored, self._waiting = None, []
-        if cache.waits:
-            job = loop.run_in_executor(self._thread, cache.put, batch)
-            self._writing.add(job)
-            job.add_done_callback(self._writing.discard)
-            job.add_done_callback(lambda job: _settle(stored, job.exception()))
-            return
-        try:
-            cache.put(batch)
-        except Exception as error:  # noqa: BLE001 (whatever it is, those who wait for the disk must hear of it)
-            _settle(stored, error)
-            return
-        _settle(stored, None)
-        self._untidy += len(batch)
-        if self._untidy >= CHECKPOINT_EVERY and (self._tidying is None or self._tidying.done()):
-            self._untidy = 0
-            self._tidying = loop.run_in_executor(self._thread, cache.checkpoint)
-
-    async def close(self) -> None:
-        """Finish what is being written."""
-        if self._stored is not None:
-            await asyncio.wait([self._stored])
-        if self._writing:
-            await asyncio.wait(self._writing)
-        if self._tidying is not None:
-            await self._tidying
-        if self.cache is not None:
-            self.cache.close()
-        self._thread.shutdown()
-
-
-def _settle(stored: asyncio.Future[None], error: BaseException | None) -> None:
-    if error is None:
-        stored.set_result(None)
-    else:
-        stored.set_exception(error)
+    step: str
+    attempt: int
+    order: int
+    ledger: Ledger
 
 
 class Caller:
@@ -140,12 +63,14 @@ class Caller:
             self.model.stop()
 
     def replies(
-        self, step: str, requests: Sequence[Request], attempt: int = 1, ledger: Ledger | None = None
+        self, step: str, requests: Sequence[Request], attempt: int = 1, order: int = 0, ledger: Ledger | None = None
     ) -> list[Reply]:
         """The replies in the order of the requests; a request that failed gives a reply with an error.
 
-        What they take is counted in `ledger`, by default that of the run. Not to be called in the event loop's own
-        thread: it waits.
+        Of what is asked at the same time, that of the lowest `order` is sent first. What it takes is counted in `ledger`,
+        by default that of the run.
+
+        Not to be called in the event loop's own thread: it waits.
 
         Raises:
             BudgetSpent, Stopped: the run may not send what is missing.
@@ -161,7 +86,7 @@ class Caller:
             ledger.called([self._call(step, reply, attempt, cached=True) for reply in found.values()])
             missing = {key: request for key, request in mine.items() if key not in found}
             if missing:
-                job = self._send(step, missing, attempt, ledger)
+                job = self._send(_Errand(step, attempt, order, ledger), missing)
                 found |= asyncio.run_coroutine_threadsafe(job, self._loop).result()
         except GdoError as error:
             fault = error
@@ -201,43 +126,73 @@ class Caller:
             else:
                 future.set_exception(fault)
 
-    async def _send(
-        self, step: str, missing: Mapping[bytes, Request], attempt: int, ledger: Ledger
-    ) -> dict[bytes, Reply]:
+    async def _send(self, errand: _Errand, missing: Mapping[bytes, Request]) -> dict[bytes, Reply]:
         await self._start()
-        keys = list(missing)
+        await self._disk.join()
         found: dict[bytes, Reply] = {}
+        elsewhere = await self._ask(errand, missing, found)
+        while elsewhere:
+            there = await self._disk.wait(list(elsewhere))
+            if self.stopping:
+                raise self.cause
+            told = [self._call(errand.step, reply, errand.attempt, cached=True) for reply in there.values()]
+            errand.ledger.called(told)
+            found |= there
+            missing = {key: request for key, request in elsewhere.items() if key not in there}
+            elsewhere = await self._ask(errand, missing, found)
+        return found
+
+    async def _ask(
+        self, errand: _Errand, missing: Mapping[bytes, Request], found: dict[bytes, Reply]
+    ) -> dict[bytes, Request]:
+        """Put the replies into `found`; the requests that another run has sent are left."""
+        taken: list[bytes] = []
+        sent: list[bytes] = []
+        elsewhere: dict[bytes, Request] = {}
         calls: list[Call] = []
         withheld: list[GdoError] = []
 
         def allowed() -> Iterator[Request]:
-            for request in missing.values():
-                if self.stopping:
-                    withheld.append(self.cause)
+            for place, (key, request) in enumerate(missing.items()):
+                if place % _TAKEN == 0:
+                    mine = self._disk.take(keys[place : place + _TAKEN])
+                    taken.extend(mine)
+                if key not in mine:
+                    elsewhere[key] = request
+                    continue
+                refused = self._refused(errand.ledger)
+                if refused is not None:
+                    withheld.append(refused)
                     return
-                spent = ledger.spend_call()
-                if spent:
-                    withheld.append(BudgetSpent(spent))
-                    return
+                sent.append(key)
                 yield request
 
         async def done(index: int, reply: Reply) -> None:
-            call = self._call(step, reply, attempt, cached=False)
-            ledger.spent(call)
+            call = self._call(errand.step, reply, errand.attempt, cached=False)
+            errand.ledger.spent(call)
             calls.append(call)
             if reply.error is None:
-                await self._keep(keys[index], step, reply)
+                await self._keep(sent[index], errand.step, reply)
             elif self._ends(reply.error):
                 withheld.insert(0, self.cause)
-            found[keys[index]] = reply
+            found[sent[index]] = reply
 
+        keys = list(missing)
         try:
-            await self.model.generate(allowed(), done)
+            await self.model.generate(allowed(), done, errand.order)
         finally:
-            ledger.records.calls(calls)
+            self._disk.give_back(taken)
+            errand.ledger.records.calls(calls)
         if withheld:
             raise withheld[0]
-        return found
+        return elsewhere
+
+    def _refused(self, ledger: Ledger) -> GdoError | None:
+        """Why nothing may be sent, if so; else one call is taken from the budget."""
+        if self.stopping:
+            return self.cause
+        spent = ledger.spend_call()
+        return BudgetSpent(spent) if spent else None
 
     async def _keep(self, key: bytes, step: str, reply: Reply) -> None:
         self._answered = True
@@ -263,6 +218,7 @@ class Caller:
         usage = reply.usage
         error = reply.error.kind if reply.error else ""
         latency = 0.0 if cached else reply.latency_s
+        attempt += 0 if cached else reply.tries - 1
         return Call(step, self.name, usage.prompt_tokens, usage.completion_tokens, latency, cached, attempt, error)
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
 """Where the steps of a run ask: one event loop, one caller a model, one cache, one ledger."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,12 +12,16 @@ import pyarrow as pa
 from gdo.ask import Ask, Memos, Policy
 from gdo.backend import Backend, resolve
 from gdo.cache import Store
-from gdo.caller import Caller, Disk
+from gdo.caller import Caller
+from gdo.disk import Disk
 from gdo.errors import Stopped
 from gdo.ledger import Ledger
 from gdo.model import Sampling
 from gdo.op import Operator
 from gdo.plan import model_name
+
+TURN_S = 0.0005
+"""How long a thread may keep the interpreter: while batches are parsed, servers wait for the loop of the calls to go on."""
 
 
 class Desk:
@@ -41,8 +46,10 @@ class Desk:
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gdo-calls", daemon=True)
         self._stopping = False
+        self._turn_s = sys.getswitchinterval()
 
     def __enter__(self) -> "Desk":
+        sys.setswitchinterval(min(self._turn_s, TURN_S))
         self._thread.start()
         return self
 
@@ -53,6 +60,7 @@ class Desk:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        sys.setswitchinterval(self._turn_s)
 
     async def _close(self) -> None:
         for caller in self._callers.values():

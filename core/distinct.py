@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,12 +32,12 @@ class Distinct:
         for column in picked.columns:
             code, size = _codes(column)
             if size == batch.num_rows:  # no value stands twice here, so no row does
-                return cls(picked, _range(size), whole=True)
+                return cls(picked, counting(size), whole=True)
             # Recoding after each column keeps the product of two code ranges within 64 bits.
             codes = code if codes is None else _codes(pc.add(pc.multiply(codes, size), code))[0]
         if codes is None:
             codes = pa.array([0] * batch.num_rows, pa.int64())
-        first = pa.table({"code": codes, "row": _range(batch.num_rows)}).group_by("code").aggregate([("row", "min")])
+        first = pa.table({"code": codes, "row": counting(batch.num_rows)}).group_by("code").aggregate([("row", "min")])
         places = first.sort_by("code").column("row_min").combine_chunks()
         return cls(picked.take(places), codes)
 
@@ -54,7 +55,9 @@ def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names) if columns else batch
 
 
-def _range(size: int) -> pa.Array:
+@lru_cache(maxsize=32)  # batches are of few sizes
+def counting(size: int) -> pa.Array:
+    """The numbers from 0, so many of them."""
     return pa.array(range(size), pa.int64())
 
 

@@ -109,14 +109,23 @@ def _gold(
     """The right answers of every column that the pipeline gives."""
     from gdo.tables import Source, source_schema
 
-    schema = pipeline.plan(rewritten=False).schema(pipeline.spec.steps[-1].id)
+    plan = pipeline.plan(rewritten=False)
+    schema = plan.schema(pipeline.spec.steps[-1].id)
+    written: set[str] = set()
+    for node in plan.nodes:
+        before = plan.schema(node.input)
+        written |= {field.name for field in node.op.adds(before)} | (set(node.schema.names) - set(before.names))
     asked = {name for step in ensembles for name in step.op.ballots()}
     try:
         there = source_schema(Source(path=str(path.absolute())), Path()).names
     except Faults as error:
         raise Faults(Finding("--gold", f.what, f.hint) for f in error.findings) from None
     keys = [key] if key is not None else _key(ensembles, there, schema.names, asked)
-    columns = {name: renamed.get(name, name) for name in dict.fromkeys([*schema.names, *asked]) if name not in keys}
+    columns = {
+        name: renamed.get(name, name)
+        for name in dict.fromkeys([*schema.names, *asked])
+        if name in written and name not in keys
+    }
     faults = [Finding("--column", f"no column '{n}' here", nearest(n, columns)) for n in renamed if n not in columns]
     for column in renamed.values():
         if column not in there:
@@ -125,7 +134,8 @@ def _gold(
         raise Faults(faults)
     columns = {name: column for name, column in columns.items() if column in there}
     if not columns:
-        hint = f"it has {', '.join(there)}; the pipeline gives {', '.join(schema.names)}; --column NAME=COLUMN"
+        made = ", ".join(name for name in schema.names if name in written)
+        hint = f"it has {', '.join(there)}; the steps write {made}; --column NAME=COLUMN"
         raise Faults.one("--gold", f"'{path}' has no column of right answers", hint)
     try:
         return read_gold(Gold(path=str(path.absolute()), key=keys, columns=columns), Path(), list(columns))

@@ -30,7 +30,10 @@ class Failure:
 
 
 class Call(NamedTuple):
-    """One request and what it took; `cached` when the reply was there already."""
+    """One request and what it took; `cached` when the reply was there already.
+
+    `attempt` counts the rounds of asking for a better reply, and every try of a server that was busy, failed or broke off.
+    """
 
     step: str
     model: str

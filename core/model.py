@@ -147,6 +147,8 @@ class Reply(NamedTuple):
     usage: Usage = Usage()
     latency_s: float = 0.0
     error: ReplyError | None = None
+    tries: int = 1
+    """Requests that it took: more than one where a server was busy, failed or broke off."""
 
 
 Done = Callable[[int, Reply], Awaitable[None]]
@@ -189,8 +191,10 @@ class Model(Protocol):
             ModelUnready: it cannot answer here; the message says what would help.
         """
 
-    async def generate(self, requests: Iterable[Request], done: Done) -> None:
+    async def generate(self, requests: Iterable[Request], done: Done, order: int = 0) -> None:
         """Answer requests; each reply is handed to `done` when it is complete, with the index of its request.
+
+        Where several are asked at the same time, the requests of the lowest `order` come first: what others wait for.
 
         A request is pulled from the iterable only when it can be sent, so budgets and Ctrl-C end the stream there. Its
         place in the window is free when `done` returns: what is paid for and not yet on disk is never more than

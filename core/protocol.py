@@ -1,5 +1,7 @@
 """The OpenAI protocol: a request as the bytes of its body, and an answer as a reply."""
 
+import datetime as dt
+import email.utils
 from typing import Any, Protocol
 
 import orjson
@@ -79,6 +81,28 @@ def refusal(raw: bytes) -> str:
     except (orjson.JSONDecodeError, LookupError, TypeError):
         said = raw[:300].decode(errors="replace")
     return str(said).strip()
+
+
+def asked_wait_s(retry_after: str, date: str) -> float:
+    """The seconds that a server wants to be left alone, by its headers; 0 where it does not say.
+
+    A moment is compared with the server's own clock where it tells it.
+
+    >>> asked_wait_s("1.5", ""), asked_wait_s("Wed, 21 Oct 2015 07:28:05 GMT", "Wed, 21 Oct 2015 07:28:00 GMT")
+    (1.5, 5.0)
+    """
+    if retry_after.replace(".", "", 1).isdecimal():
+        return float(retry_after)
+    until = _moment(retry_after)
+    return 0.0 if until is None else max(0.0, (until - (_moment(date) or dt.datetime.now(dt.UTC))).total_seconds())
+
+
+def _moment(text: str) -> dt.datetime | None:
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
 class Stream(Protocol):

@@ -1,11 +1,11 @@
 """Replies in a Redis server: one cache for all workers of a cluster (`cache: redis://host:6379/0`; package redis)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from gdo.cache import Cache, Store, Stored, decode, encode
+from gdo.cache import Cache, Sharing, Store, Stored, decode, encode
 from gdo.errors import Faults, RunFailed
 from gdo.model import Reply
 
@@ -13,6 +13,24 @@ SCHEMES = ("redis://", "rediss://", "unix://")
 PREFIX = b"gdo:"
 TIMEOUT_S = 30.0
 _CHUNK = 500
+
+
+class Alone:
+    """Runs that share a server know nothing of each other while they run: what two ask at the same moment is asked twice."""
+
+    def join(self) -> bool:
+        """There is nobody that is known."""
+        return False
+
+    def look(self) -> None:
+        """There is nobody to see."""
+
+    def take(self, keys: Sequence[bytes]) -> Collection[bytes]:
+        """All of them."""
+        return keys
+
+    def give_back(self, keys: Collection[bytes], *, within: bool = False) -> None:
+        """Nobody waits."""
 
 
 class RedisCache:
@@ -26,8 +44,11 @@ class RedisCache:
 
     waits: ClassVar[bool] = True
 
+    claims: Sharing
+
     def __init__(self, url: str) -> None:
         self.url = url
+        self.claims = Alone()
         try:
             import redis
         except ImportError:

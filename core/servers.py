@@ -10,9 +10,11 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
+
+from gdo.wire import Wire
 
 SHRINK = 0.7
 _BURST_S = 1.0
@@ -147,9 +149,9 @@ class Server:
     """One address of a model."""
 
     url: str
-    chat: Any = None
-    plain: Any = None
-    """Where chats and plain completions go, as the client wants it."""
+    chat: Wire = field(init=False)
+    plain: Wire = field(init=False)
+    """The wires for chats and for plain completions, once they are open."""
     sending: int = 0
     rests_until: float = 0.0
     reached: bool = False

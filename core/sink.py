@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gdo.database import connect, literal, message, quote
 from gdo.encode import Encoder, type_fault
 from gdo.errors import RunFailed
+from gdo.runfolder import remove
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 COMPRESSED = (".gz", ".zst")
@@ -83,8 +84,19 @@ def shards(place: str, names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if whole.fullmatch(name))
 
 
-def part_of(place: Path, run_id: str) -> Path:
-    """Where a run writes a file before it is whole."""
+def parts_of(sink: Sink, folder: Path, run_id: str) -> list[Path]:
+    """Where a run writes a sink before it is whole."""
+    place = folder / (sink.path or sink.database or "")
+    return [_part_of(place, run_id)] if sink.table is None else _table_parts(place, sink.table, run_id)
+
+
+def _table_parts(place: Path, table: str, run_id: str) -> list[Path]:
+    """A database, and what DuckDB may make beside it."""
+    part = _part_of(place.with_name(f"{place.name}.{table}".replace("/", "_")), run_id)
+    return [part, *(part.with_name(part.name + ending) for ending in (".wal", ".tmp"))]
+
+
+def _part_of(place: Path, run_id: str) -> Path:
     return place.with_name(f".{place.name}.{run_id}.part")
 
 
@@ -148,7 +160,7 @@ class FileWriter(Writer):
 
     def __init__(self, place: Path, schema: pa.Schema, run_id: str) -> None:
         super().__init__(place, schema)
-        self.beside = part_of(place, run_id)
+        self.beside = _part_of(place, run_id)
         kind = suffix(place.name)
         compression = {".gz": "gzip", ".zst": "zstd"}.get(place.suffix.lower())
         fault = type_fault(kind, schema)
@@ -189,7 +201,8 @@ class TableWriter(Writer):
         self.table = table
         if place.is_file() and place.stat().st_size and not _is_database(place):
             raise RunFailed(f"{place}: is not a DuckDB database")
-        self.beside = part_of(place.with_name(f"{place.name}.{table}".replace("/", "_")), run_id)
+        self._parts = _table_parts(place, table, run_id)
+        self.beside = self._parts[0]
         self._connection = connect(str(self.beside))
         self._connection.register("__schema__", schema.empty_table())
         self._connection.execute("CREATE TABLE result AS SELECT * FROM __schema__")
@@ -219,8 +232,8 @@ class TableWriter(Writer):
     def abort(self) -> None:
         """Leave no trace."""
         self._connection.close()
-        for left in self.beside.parent.glob(f"{self.beside.name}*"):
-            left.unlink(missing_ok=True)
+        for left in self._parts:
+            remove(left)
 
 
 def _is_database(place: Path) -> bool:

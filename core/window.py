@@ -1,7 +1,7 @@
 """A bounded window of calls: what every backend that works on several requests at once stands on."""
 
 import asyncio
-from collections import deque
+import bisect
 from collections.abc import Awaitable, Callable, Iterable
 
 from gdo.model import Done, Reply, Request
@@ -12,7 +12,8 @@ Call = Callable[[Request], Awaitable[Reply]]
 class _Stream:
     """The requests of one caller: what waits, how many are in flight, and how it ended."""
 
-    def __init__(self, requests: Iterable[Request], call: Call, done: Done) -> None:
+    def __init__(self, requests: Iterable[Request], call: Call, done: Done, order: int) -> None:
+        self.order = order
         self.waiting = enumerate(requests)
         self.call = call
         self.done = done
@@ -45,7 +46,7 @@ class _Stream:
 
 
 class Window:
-    """At most `size` calls at once, over all the streams that are asked at the same time; the oldest stream first.
+    """At most `size` calls at once, over all the streams that are asked at the same time: the one of the lowest order first.
 
     A request is pulled from its iterable only when there is room for it, so whoever feeds the iterable can stop the
     stream and lose nothing that was sent.
@@ -53,17 +54,19 @@ class Window:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._streams: deque[_Stream] = deque()
+        self._streams: list[_Stream] = []
         self._workers: set[asyncio.Task[None]] = set()
 
-    async def run(self, requests: Iterable[Request], call: Call, done: Done) -> None:
+    async def run(self, requests: Iterable[Request], call: Call, done: Done, order: int = 0) -> None:
         """Call each request and hand its reply to `done`; return when all of them are done.
+
+        Of streams of one order the oldest goes first.
 
         Raises:
             Whatever `call`, `done` or the iterable raised first, once the calls in flight have ended.
         """
-        stream = _Stream(requests, call, done)
-        self._streams.append(stream)
+        stream = _Stream(requests, call, done, order)
+        bisect.insort(self._streams, stream, key=lambda other: other.order)
         self.staff()
         await stream.ended
 
@@ -79,7 +82,7 @@ class Window:
             stream = self._streams[0]
             item = stream.pull()
             if item is None:
-                self._streams.popleft()
+                self._streams.pop(0)
                 continue
             self.staff()
             try:

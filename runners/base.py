@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from gdo.ask import ROW, Ask
 from gdo.database import condition_mask, message
+from gdo.distinct import counting
 from gdo.errors import RunFailed
 from gdo.ledger import Ledger
 from gdo.op import Operator, Rows
@@ -129,7 +130,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
             column = batch.column(place)
             columns.append(column if column.type == field.type else _cast(column, field))
         elif field.name == ROW:
-            columns.append(pa.array(range(batch.num_rows), pa.int64()))
+            columns.append(counting(batch.num_rows))
         else:
             columns.append(pa.nulls(batch.num_rows, field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)

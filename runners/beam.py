@@ -102,7 +102,7 @@ class BeamRunner:
         far = [place for sink in self.plan.sinks if "://" in (place := place_of(sink, self.plan.folder))]
         if far:
             return str(FileSystems.join(beside(far[0], self.spec.run_id), name))
-        return str((self.folder / "spill.beam").absolute())
+        return str((self.folder / "beam.part").absolute())
 
     def _layouts(self) -> dict[str, tuple[Reading, list[Piece]]]:
         feed = Feed(self.folder / "spill.duckdb", self.plan.folder, self._batch_rows)

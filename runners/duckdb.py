@@ -6,7 +6,7 @@ read) waits in a DuckDB file in the run folder.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +26,8 @@ from gdo.sink import Writer, open_writer
 from gdo.tables import Source
 
 Out = TypeVar("Out")
+HELD = 4 * IN_FLIGHT
+"""Batches that are begun and not yet handed on."""
 
 
 class DuckDBRunner:
@@ -45,7 +47,10 @@ class DuckDBRunner:
         """Write every sink whole, or none of those not yet begun."""
         self.plan = plan
         self._spooled: dict[str, str] = {}
-        self.feed = Feed(self.spill, plan.folder, self._batch_rows)
+        try:
+            self.feed = Feed(self.spill, plan.folder, self._batch_rows)
+        except (duckdb.Error, OSError) as error:
+            raise RunFailed(f"DuckDB: {message(error)}") from None
         self._pool = ThreadPoolExecutor(IN_FLIGHT * 4, thread_name_prefix="gdo-batch")
         writers: list[Writer] = []
         try:
@@ -210,13 +215,18 @@ class DuckDBRunner:
     # Batches in flight
 
     def _ordered(self, work: Callable[[pa.RecordBatch], Out], batches: Batches) -> Iterator[Out]:
-        """Results in the order of their batches, `IN_FLIGHT` of them under way."""
+        """Results in the order of their batches, `IN_FLIGHT` of them under way.
+
+        Behind a batch that takes long, others are begun as those before them end, up to `HELD` in all.
+        """
         flying: deque[Future[Out]] = deque()
         try:
             for batch in batches:
                 flying.append(self._pool.submit(work, batch))
-                if len(flying) >= IN_FLIGHT:
+                while flying and (flying[0].done() or len(flying) >= HELD):
                     yield flying.popleft().result()
+                while len(under_way := [future for future in flying if not future.done()]) >= IN_FLIGHT:
+                    wait(under_way, return_when=FIRST_COMPLETED)
             while flying:
                 yield flying.popleft().result()
         finally:

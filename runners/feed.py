@@ -6,11 +6,14 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gdo.ask import ROW
 from gdo.database import column_list, connect, literal, look_in, message
+from gdo.distinct import counting
 from gdo.errors import Faults, RunFailed
 from gdo.plan import SourceNode
+from gdo.runfolder import remove
 from gdo.runners.base import conform, numbered
 from gdo.tables import Source, source_query
 
@@ -37,8 +40,8 @@ class Feed:
     def close(self) -> None:
         """Let every file go, and remove what was spilled."""
         self._db.close()
-        for left in self._spill.parent.glob(f"{self._spill.name}*"):
-            left.unlink()
+        for left in self._spill.parent.glob(f"{self._spill.stem}.*"):
+            remove(left)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection with a transaction and settings of its own."""
@@ -153,6 +156,6 @@ def renumbered(batches: Batches, schema: pa.Schema, *, keep: bool) -> Batches:
             yield conform(batch, full)
             continue
         named = [name for name in batch.schema.names if name != ROW]
-        numbers = pa.array(range(start, start + batch.num_rows), pa.int64())
+        numbers = pc.add(counting(batch.num_rows), start)
         start += batch.num_rows
         yield conform(batch.select(named).append_column(ROW, numbers), full)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gdo.ask import ROW
 from gdo.database import column_list, quote
@@ -24,18 +25,28 @@ def by_group(op: Operator, table: str) -> str:
 
 
 def whole_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The rows of `by_group` in batches that hold whole groups, without the column that tells them."""
+    """The rows of `by_group` in batches that end where a group ends, without the column that tells groups.
+
+    Each row is copied once, however long its group.
+    """
     held: list[pa.RecordBatch] = []
+    group: object = None
     for batch in batches:
-        held.append(batch)
-        table = pa.Table.from_batches(held)
-        groups = table.column(GROUP)
-        last = groups[len(groups) - 1]
-        cut = len(groups)
-        while cut and last.is_valid and groups[cut - 1].equals(last):  # rows of no group need not wait for others
-            cut -= 1
-        if cut:
-            yield one_batch(table.slice(0, cut).drop_columns([GROUP]))
-        held = table.slice(cut).to_batches()
+        last = batch.column(GROUP)[-1]
+        # Rows of a group stand together, and rows of none, which need not wait for others, at the end.
+        open_ = pc.sum(pc.equal(batch.column(GROUP), last)).as_py() if last.is_valid else 0
+        cut = batch.num_rows - open_
+        if held and (cut or group != last.as_py()):
+            yield _joined([*held, batch.slice(0, cut)])
+            held = []
+        elif cut:
+            yield _joined([batch.slice(0, cut)])
+        if open_:
+            held.append(batch.slice(cut))
+            group = last.as_py()
     if held:
-        yield one_batch(pa.Table.from_batches(held).drop_columns([GROUP]))
+        yield _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return one_batch(pa.Table.from_batches(batches).drop_columns([GROUP]))

@@ -2,28 +2,32 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from gdo.backend import Backend
 from gdo.errors import ModelUnready
 from gdo.model import Capabilities, Done, ErrorKind, Reply, ReplyError, Request, Style
-from gdo.protocol import Bodies, completion, read_some, refusal
+from gdo.protocol import Bodies, completion, refusal
 from gdo.servers import Pace, Server, Servers, Throttle, Watch, backoff_s, checked_urls
 from gdo.window import Window
+from gdo.wire import LONGEST_REPLY, Answer, Away, Broken, Stale, Wires
 
-_LONGEST_REPLY = 4 << 20
 _BUSY = {429, 503, 529}
 _AGAIN = {408, 409, 425, 500, 502, 504}
 _LONGEST_REST_S = 120.0
 _FIRST_S = 10.0
+_DENIALS = 20
+"""Refusals on end that may be about one row each."""
+_UNKNOWN = re.compile(r"(?i)\bmodel\b.*(not found|not exist|unknown|not available)|(no such|unknown|invalid) model")
 
-Next = Literal["settled", "at once", "busy", "away", "again"]
-"""What becomes of a request after a try: it is done, or sent again at once, or after a wait."""
+Next = Literal["settled", "at once", "anew", "busy", "away", "again"]
+"""What becomes of a request after a try: it is done, or sent again, at once (over a new connection) or after a wait."""
 
 
 class Endpoint(Backend, kind="endpoint"):
@@ -80,12 +84,14 @@ class EndpointModel:
         self._away_since = 0.0
         """Since when no server could be reached."""
         self._watch = Watch(options.timeout_s)
-        self._session: Any = None  # aiohttp.ClientSession; the library is imported when a model starts
+        self._wires: Wires | None = None
         self._structured = options.structured
         self._answered_at = 0.0
         """When the last request that was answered had been sent."""
         self._said = 64.0
         """Tokens of a reply, as they were lately: what a request is taken to use before it is answered."""
+        self._denied = 0
+        """Refusals since somebody was last answered."""
         self._bodies = Bodies(options.model)
 
     @property
@@ -110,24 +116,14 @@ class EndpointModel:
 
     async def start(self, tell: Callable[[str], None]) -> None:
         """Open the pool of connections."""
-        import aiohttp
-        import yarl
+        self._wires = Wires(self._key, self._options.connect_timeout_s)
+        for server in self._servers.all:
+            server.chat = self._wires.to(f"{server.url}/chat/completions")
+            server.plain = self._wires.to(f"{server.url}/completions")
 
-        headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._options.connect_timeout_s)
-        connector = aiohttp.TCPConnector(limit=self._options.concurrency, ttl_dns_cache=300)
-        for server in self._servers.all:  # parsed once, not for each request
-            server.chat = yarl.URL(f"{server.url}/chat/completions")
-            server.plain = yarl.URL(f"{server.url}/completions")
-        self._session = aiohttp.ClientSession(
-            headers=headers, timeout=timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar()
-        )
-
-    async def generate(self, requests: Iterable[Request], done: Done) -> None:
+    async def generate(self, requests: Iterable[Request], done: Done, order: int = 0) -> None:
         """Answer requests, a window of them at a time."""
-        await self._window.run(requests, self._call, done)
+        await self._window.run(requests, self._call, done, order)
 
     def stop(self) -> None:
         """Wait for no busy server, and try nothing again."""
@@ -136,19 +132,21 @@ class EndpointModel:
     async def close(self) -> None:
         """Close the connections."""
         self._watch.close()
-        if self._session is not None:
-            await self._session.close()
+        if self._wires is not None:
+            await self._wires.close()
 
     async def _call(self, request: Request) -> Reply:
         """One request, until it is answered or there is no more hope."""
         started = time.perf_counter()
         busy_since = 0.0
-        tries = waits = 0
+        sent = tries = waits = 0
+        then: Next = "at once"
         while True:
-            reply, then = await self._turn(request)
+            reply, then = await self._turn(request, anew=then in {"anew", "again"})
+            sent += then != "away"  # that one reached nobody
             if then == "settled" or self._stopping:
                 break  # what was being tried when the run began to end is not tried again
-            if then == "at once":
+            if then in {"at once", "anew"}:
                 continue
             if then == "again":
                 tries += 1
@@ -169,7 +167,7 @@ class EndpointModel:
                 break
             rest_s = 0.0 if self._resting else max(backoff_s(waits), _asked_to_wait_s(reply))
             await self._pause(min(rest_s, since + patience_s - now))
-        return reply._replace(latency_s=time.perf_counter() - started)
+        return reply._replace(latency_s=time.perf_counter() - started, tries=max(sent, 1))
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not beyond the end of the run."""
@@ -188,7 +186,7 @@ class EndpointModel:
         said = f"{reply.error.message}{waited} ({late if self._servers.reached else never})"
         return Reply(error=ReplyError(reply.error.kind, said, fatal=fatal))
 
-    async def _turn(self, request: Request) -> tuple[Reply, Next]:
+    async def _turn(self, request: Request, *, anew: bool) -> tuple[Reply, Next]:
         """One try, in its turn, and what is to become of the request."""
         sent = self._bodies.of(request, structured=self._structured)
         expected = len(sent) / 4 + self._said
@@ -203,7 +201,7 @@ class EndpointModel:
         sent_at = time.monotonic()
         call = self._watch.begin()
         try:
-            reply, then = await self._try(server, sent, sent_at, plain=request.plain)
+            reply, then = await self._try(server, sent, sent_at, request.plain, anew)
         except asyncio.CancelledError:
             if not self._watch.end(call):
                 raise
@@ -217,6 +215,7 @@ class EndpointModel:
         if then == "settled" and reply.error is None:
             self._throttle.answered()
             self._answered_at = sent_at
+            self._denied = 0
             server.answered_at = time.monotonic()
             self._away_since = 0.0
             self._said += (reply.usage.completion_tokens - self._said) / 32
@@ -230,61 +229,59 @@ class EndpointModel:
                 server.rest(backoff_s(2))
         return reply, then
 
-    async def _try(self, server: Server, sent: bytes, sent_at: float, *, plain: bool) -> tuple[Reply, Next]:
-        import aiohttp
-
+    async def _try(self, server: Server, sent: bytes, sent_at: float, plain: bool, anew: bool) -> tuple[Reply, Next]:
         try:
-            answer = await self._session.post(server.plain if plain else server.chat, data=sent)
-            server.reached = True
-            length = answer.content_length
-            if length is not None and length <= _LONGEST_REPLY:
-                raw = await answer.read()
-            else:
-                raw = await read_some(answer.content, _LONGEST_REPLY)
-                answer.close()
-        except (aiohttp.ClientConnectorError, TimeoutError) as error:
-            why = f"none within {self._options.connect_timeout_s:g} s"
-            if isinstance(error, aiohttp.ClientConnectorError):
-                why = error.os_error.strerror or str(error.os_error)
-            what = f"{server.place}: cannot connect: {why}"
-            return Reply(error=ReplyError("connection", what)), "away"
-        except (aiohttp.ClientError, OSError) as error:
-            what = f"{server.place}: {error or type(error).__name__}"
-            return Reply(error=ReplyError("connection", what)), "again"
+            answer = await (server.plain if plain else server.chat).post(sent, anew=anew)
+        except Away as error:
+            return Reply(error=ReplyError("connection", f"{server.place}: {error}")), "away"
+        except (Broken, Stale) as error:
+            then: Next = "anew" if isinstance(error, Stale) else "again"
+            return Reply(error=ReplyError("connection", f"{server.place}: {error}")), then
+        server.reached = True
         if answer.status == 200:  # noqa: PLR2004 (HTTP's word for done)
-            return self._parsed(raw, plain=plain)
+            return self._parsed(answer.raw, plain=plain)
         if answer.status in _BUSY | _AGAIN:
-            return self._put_off(server, sent_at, answer.status, raw, answer.headers.get("Retry-After", ""))
-        return self._refused(server, sent, answer.status, raw)
+            return self._put_off(server, sent_at, answer)
+        return self._refused(server, sent, answer.status, answer.raw)
 
-    def _put_off(self, server: Server, sent_at: float, status: int, raw: bytes, retry_after: str) -> tuple[Reply, Next]:
+    def _put_off(self, server: Server, sent_at: float, answer: Answer) -> tuple[Reply, Next]:
         """A refusal that may pass. Where others were answered in the meantime, only this request waits."""
-        wait_s = min(float(retry_after), _LONGEST_REST_S) if retry_after.replace(".", "", 1).isdigit() else 0.0
+        wait_s = min(answer.wait_s, _LONGEST_REST_S)
         if server.answered_at < sent_at:
             server.rest(wait_s)
             wait_s = 0.0
-        kind: ErrorKind = "rate_limit" if status == 429 else "server"  # noqa: PLR2004
-        error = ReplyError(kind, f"HTTP {status}: {self._safe(refusal(raw))[:500]}", after_s=wait_s)
-        return Reply(error=error), "busy" if status in _BUSY else "again"
+        kind: ErrorKind = "rate_limit" if answer.status == 429 else "server"  # noqa: PLR2004
+        error = ReplyError(kind, f"HTTP {answer.status}: {self._safe(refusal(answer.raw))[:500]}", after_s=wait_s)
+        return Reply(error=error), "busy" if answer.status in _BUSY else "again"
 
     def _refused(self, server: Server, sent: bytes, status: int, raw: bytes) -> tuple[Reply, Next]:
         said = self._safe(refusal(raw))[:500]
-        if status in {401, 403}:
-            hint = f"set {self._options.key_env}" if not self._key else f"check the key in {self._options.key_env}"
-            what = f"{server.place} refuses the key: {said} ({hint})"
-            return Reply(error=ReplyError("refused", what, fatal=True)), "settled"
-        if status == 404:  # noqa: PLR2004
-            what = f"{server.place} does not know the model '{self._options.model}', or the path: {said}"
-            return Reply(error=ReplyError("refused", what, fatal=True)), "settled"
+        what = self._refuses_all(status, said)
+        if what:
+            return Reply(error=ReplyError("refused", f"{server.place} {what}", fatal=True)), "settled"
         if b'"response_format"' in sent and any(word in said for word in ("response_format", "json_schema")):
             self._structured = False  # from now on the schema stands in the prompt
             return Reply(error=ReplyError("refused", said)), "at once"
         kind: ErrorKind = "context" if "context" in said and ("length" in said or "exceed" in said) else "refused"
         return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), "settled"
 
+    def _refuses_all(self, status: int, said: str) -> str:
+        """Why a server will answer no request at all; nothing where it may be about this one."""
+        named = rf"(?<![\w-]){re.escape(self._options.model)}(?![\w-])" if self._options.model else "$^"
+        unknown = status == 404 or (re.search(named, said) and _UNKNOWN.search(said))  # noqa: PLR2004
+        if status not in {401, 403} and not unknown:
+            return ""
+        self._denied += 1
+        if status != 401 and self._answered_at and self._denied <= _DENIALS:  # noqa: PLR2004
+            return ""  # others were answered, so one row may be forbidden on its own; not so many on end
+        if unknown:
+            return f"does not know the model '{self._options.model}', or the path: {said}"
+        hint = f"set {self._options.key_env}" if not self._key else f"check the key in {self._options.key_env}"
+        return f"refuses the key: {said} ({hint})"
+
     def _parsed(self, raw: bytes, *, plain: bool) -> tuple[Reply, Next]:
-        if len(raw) > _LONGEST_REPLY:
-            return Reply(error=ReplyError("refused", f"the reply is longer than {_LONGEST_REPLY >> 20} MB")), "settled"
+        if len(raw) > LONGEST_REPLY:
+            return Reply(error=ReplyError("refused", f"the reply is longer than {LONGEST_REPLY >> 20} MB")), "settled"
         try:
             return completion(raw, plain=plain), "settled"
         except ValueError:  # a body cut short by something between, or a gateway's page

@@ -82,9 +82,9 @@ class FakeModel:
     async def start(self, tell: Callable[[str], None]) -> None:
         """Nothing to get ready."""
 
-    async def generate(self, requests: Iterable[Request], done: Done) -> None:
+    async def generate(self, requests: Iterable[Request], done: Done, order: int = 0) -> None:
         """Answer requests, a window of them at a time."""
-        await self._window.run(requests, self._call, done)
+        await self._window.run(requests, self._call, done, order)
 
     def stop(self) -> None:
         """Nothing is tried again here."""

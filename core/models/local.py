@@ -150,13 +150,13 @@ class LocalModel:
         except RuntimeError as error:
             raise ModelUnready(f"local: {path} cannot be loaded: {error} (is it a whole GGUF file?)") from None
 
-    async def generate(self, requests: Iterable[Request], done: Done) -> None:
+    async def generate(self, requests: Iterable[Request], done: Done, order: int = 0) -> None:
         """Answer requests; all of one stream are scored, or all are written."""
         stream = iter(requests)
         first = next(stream, None)
         if first is not None:
             window = self._scoring if first.candidates else self._window
-            await window.run(itertools.chain([first], stream), self._call, done)
+            await window.run(itertools.chain([first], stream), self._call, done, order)
 
     def stop(self) -> None:
         """Nothing is tried again here."""

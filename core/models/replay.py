@@ -86,9 +86,9 @@ class ReplayModel:
         except duckdb.Error as error:
             raise ModelUnready(f"replay: {options.path} cannot be read: {message(error)}") from None
 
-    async def generate(self, requests: Iterable[Request], done: Done) -> None:
+    async def generate(self, requests: Iterable[Request], done: Done, order: int = 0) -> None:
         """Answer requests, a window of them at a time."""
-        await self._window.run(requests, self._call, done)
+        await self._window.run(requests, self._call, done, order)
 
     def stop(self) -> None:
         """Nothing is tried again here."""

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import gdo
+from gdo.op import Operator
 
 Step = dict[str, Any]
 Calls = Callable[[gdo.Run], int]
@@ -189,7 +190,7 @@ def test_a_warm_cache_gives_the_same_table_without_a_call(project: Any, step: St
     warm = project.run([step], ROWS)
     assert warm.table().equals(table)
     assert calls(warm) == 0
-    assert bool(calls(cold)) == (step["op"] not in {"sql", "python"})
+    assert bool(calls(cold)) == Operator.kinds[step["op"]].asks
 
 
 def test_an_operator_keeps_the_order_of_the_rows(project: Any, case: str, step: Step) -> None:
@@ -249,6 +250,8 @@ def test_a_where_leaves_the_other_rows_untouched(project: Any, case: str, style:
             assert all(after[name] is None for name in new)
     chosen = [row for row in table.to_pylist() if row["price"] is not None and 3 <= row["price"] < 5]
     assert len(chosen) == 8
+    if "voters" in step or step["op"] == "vote":
+        return  # what is learned from fewer rows may decide otherwise
     # clean and `sum` aside, what a row is answered does not depend on the others
     whole = project.run([asked({**CASES[case][0]}, style)], ROWS).table().to_pylist()
     assert all(row == whole[row["id"]] for row in chosen)

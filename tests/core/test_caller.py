@@ -3,7 +3,8 @@ import asyncio
 import pytest
 
 from gdo.cache import Cache
-from gdo.caller import Caller, Disk
+from gdo.caller import Caller
+from gdo.disk import Disk
 from gdo.errors import BudgetSpent, ModelUnready, RunFailed, Stopped
 from gdo.ledger import Ledger
 from gdo.model import Head, Reply, ReplyError, Request, Sampling

@@ -52,6 +52,19 @@ def test_the_oldest_stream_goes_first():
     asyncio.run(work())
 
 
+def test_what_others_wait_for_goes_first_whenever_it_comes():
+    async def work():
+        meter, window = Meter(0.001), Window(2)
+        late = asyncio.create_task(window.run(requests(5), meter.call, meter.done, 7))
+        await asyncio.sleep(0)
+        await asyncio.gather(
+            window.run([Request(Head("chat"), str(i), Sampling()) for i in range(3)], meter.call, meter.done, 1), late
+        )
+        assert meter.order == [*"0", *"012", *"1234"], "what was sent already is not taken back"
+
+    asyncio.run(work())
+
+
 def test_a_slow_call_does_not_hold_up_the_others():
     async def work():
         async def call(request):

@@ -53,6 +53,8 @@ class Server:
         self.open = 0
         self.hang = ""
         self.late: dict[str, float] = {}
+        self.held: dict[str, int] = {}
+        """What is not answered before so many requests have come; a minute at most."""
         self.left = False
         self.port = 0
         self._loop = asyncio.new_event_loop()
@@ -71,6 +73,10 @@ class Server:
         self._ready.set()
         self._loop.run_forever()
         self._loop.run_until_complete(self._runner.cleanup())
+        left = asyncio.all_tasks(self._loop)  # answers that nobody waits for any more
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self._loop.close()
 
     async def _open(self) -> None:
@@ -115,6 +121,10 @@ class Server:
                 await asyncio.sleep(3600)
             answer = self.answer(number, body)
             asked = body["messages"][-1]["content"] if "messages" in body else ""
+            for _ in range(6000):
+                if len(self.bodies) >= self.held.get(asked, 0):
+                    break
+                await asyncio.sleep(0.01)
             if self.delay_s or asked in self.late:
                 await asyncio.sleep(self.late.get(asked, self.delay_s))
         finally:

@@ -1,5 +1,6 @@
 """What goes wrong at 10^6 rows: killed runs, full disks, two runs at once, one bad row in many."""
 
+import itertools
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -102,19 +104,34 @@ def test_a_run_that_is_killed_at_any_moment_pays_again_for_no_more_than_the_wind
     assert not list(tmp_path.glob(".gdo/runs/*/spill*")), "what dead runs spilled is swept by the next one"
 
 
-def test_two_runs_at_once_share_a_cache_and_both_are_whole(
-    pipeline: Callable[..., Path], server: Any, tmp_path: Path
-) -> None:
+def test_two_runs_at_once_share_a_cache_and_pay_once(pipeline: Callable[..., Path], server: Any, tmp_path: Path) -> None:
     path = pipeline(300)
-    server.delay_s = 0.005
+    server.delay_s = 0.05
     outs = [tmp_path / "one.parquet", tmp_path / "two.parquet"]
     runs = [subprocess.Popen([*GDO, "run", str(path), "--quiet", "--out", str(out)], cwd=tmp_path) for out in outs]
     assert [run.wait(120) for run in runs] == [0, 0]
     for out in outs:
         table = pyarrow.parquet.read_table(out)
         assert table.column("a").to_pylist() == [f"said row {i}" for i in range(300)]
+    assert len(asked(server)) == 300
+    assert sum(asked(server).values()) <= 300 + WINDOW
     again = subprocess.run([*GDO, "run", str(path), "--max-calls", "0"], cwd=tmp_path, check=False)
     assert again.returncode == 0, "all of it is in the cache"
+
+
+def test_a_run_that_waits_for_another_one_goes_on_when_that_is_killed(
+    pipeline: Callable[..., Path], server: Any, tmp_path: Path
+) -> None:
+    path = pipeline(40)
+    server.late = {"row 7": 4.0}
+    first = subprocess.Popen([*GDO, "run", str(path), "--quiet", "--out", "first.parquet"], cwd=tmp_path)
+    until(lambda: len(server.bodies) >= 40)
+    server.late = {}
+    threading.Timer(1.5, lambda: (first.kill(), first.wait())).start()
+    run = gdo.run(path)
+    assert run.table().column("a").to_pylist() == [f"said row {i}" for i in range(40)]
+    assert run.report["map"]["calls"] == 1
+    assert sum(asked(server).values()) == 41
 
 
 LIMITED = """
@@ -145,6 +162,20 @@ def test_a_disk_that_is_full_for_the_cache_stops_the_run_and_loses_nothing_paid_
     assert 0 < paid < 2_000
     assert limited(tmp_path, 1 << 40, "run", path).returncode == 0
     assert sum(asked(server).values()) <= 2_000 + WINDOW
+    assert pyarrow.parquet.read_table(tmp_path / "out.parquet").column("a").null_count == 0
+
+
+@pytest.mark.parametrize("largest", [1_000, 10_000, 30_000, 70_000])
+def test_a_disk_that_is_full_from_the_beginning_is_told_in_a_line(
+    pipeline: Callable[..., Path], tmp_path: Path, largest: int
+) -> None:
+    """Whatever it is that finds no room: the run's folder, what DuckDB spills, the cache."""
+    path = pipeline(500)
+    done = limited(tmp_path, largest, "run", path, "--quiet")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert limited(tmp_path, 1 << 40, "run", path).returncode == 0
     assert pyarrow.parquet.read_table(tmp_path / "out.parquet").column("a").null_count == 0
 
 
@@ -197,24 +228,31 @@ def test_a_cache_that_is_spoilt_is_told_or_begun_anew_and_never_a_traceback(
         assert "--no-cache" in done.stderr
 
 
-def test_a_clock_that_jumps_back_changes_nothing(
-    pipeline: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("jump_s", [-3600, 3600, 86400 * 365])
+def test_a_clock_that_jumps_changes_nothing(
+    pipeline: Callable[..., Path], server: Any, answer: Any, monkeypatch: pytest.MonkeyPatch, jump_s: int
 ) -> None:
-    real = time.time
-    jumps = iter(range(10**6))
-    monkeypatch.setattr(time, "time", lambda: real() - 3600 * next(jumps))
+    """By an hour or a year, each time that somebody looks at it."""
+    real, jumps = time.time, itertools.count()
+    monkeypatch.setattr(time, "time", lambda: real() + jump_s * (next(jumps) % 60))
+    good = server.answer
+    server.answer = lambda n, body: answer(status=429, headers={"Retry-After": "0.1"}) if n % 7 == 0 else good(n, body)
     run = gdo.run(pipeline(50))
     assert run.errors().num_rows == 0
     facts = json.loads((run.folder / "run.json").read_text())
     assert 0 <= facts["seconds"] < 60
+    assert all(0 <= seconds < 60 for seconds in run.calls().column("latency_s").to_pylist())
+    assert gdo.run(pipeline(50)).report["map"]["calls"] == 0
 
 
-def test_a_row_that_is_slow_holds_up_no_other(pipeline: Callable[..., Path], server: Any) -> None:
-    server.late = {"row 0": 1.0}
-    run = gdo.run(pipeline(400), batch_rows=50)
+@pytest.mark.parametrize("slow", [0, 49, 777])
+def test_a_row_that_is_slow_holds_up_no_other(pipeline: Callable[..., Path], server: Any, slow: int) -> None:
+    """Nor do many batches that are whole and wait behind it."""
+    server.held = {f"row {slow}": 1500}  # it is answered when all the others have been asked
+    run = gdo.run(pipeline(1500), batch_rows=50)
     assert run.errors().num_rows == 0
-    assert max(server.times) - min(server.times) < 0.9, "all the others were sent while the first was still out"
-    assert run.table().column("n").to_pylist() == list(range(400)), "and all came out in their order"
+    assert max(server.times) - min(server.times) < 50, "it was not given up"
+    assert run.table().column("n").to_pylist() == list(range(1500)), "and all came out in their order"
 
 
 def test_memory_does_not_grow_with_the_rows(pipeline: Callable[..., Path], tmp_path: Path) -> None:
@@ -245,6 +283,81 @@ def test_a_cache_of_a_run_that_was_killed_is_whole(pipeline: Callable[..., Path]
     cache = Cache(tmp_path / ".gdo" / "cache.sqlite")
     assert len(cache) >= sum(asked(server).values()) - WINDOW
     cache.close()
+
+
+def test_ctrl_c_once_keeps_all_that_was_sent_and_twice_leaves_at_once(
+    pipeline: Callable[..., Path], server: Any, tmp_path: Path
+) -> None:
+    path = pipeline(200)
+    gdo.run(path)
+    before = (tmp_path / "out.parquet").read_bytes()
+    path.write_text(path.read_text().replace("model: tiny", "model: other"))
+    server.bodies.clear()
+    server.delay_s = 3.0
+
+    def interrupted(times: int) -> tuple[int, str, float]:
+        sent = len(server.bodies)
+        process = subprocess.Popen([*GDO, "run", str(path)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        until(lambda: len(server.bodies) >= sent + WINDOW)
+        assert process.stderr is not None
+        process.send_signal(signal.SIGINT)
+        said = ""
+        if times > 1:
+            while "press Ctrl-C again" not in said:
+                said += process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        said += process.communicate(timeout=30)[1]
+        assert (tmp_path / "out.parquet").read_bytes() == before
+        assert not list(tmp_path.glob(".out.*"))
+        return process.returncode, said, time.monotonic() - started
+
+    code, said, _ = interrupted(1)
+    assert code == 1
+    assert "goes on from there" in said
+    once = len(server.bodies)
+    assert WINDOW <= once <= 2 * WINDOW
+    code, said, seconds = interrupted(2)
+    assert code == 1
+    assert "left at once" in said
+    assert seconds < 2.5, "it waits for no call"
+    server.delay_s = 0.0
+    run = gdo.run(path)
+    assert run.table().column("a").null_count == 0
+    assert run.report["map"]["cached"] >= once, "what was in flight at the first Ctrl-C is kept"
+    assert sum(asked(server).values()) <= 200 + WINDOW
+
+
+@pytest.mark.parametrize(("option", "most"), [("--max-calls", 50), ("--max-tokens", 50 * 14)])
+def test_a_budget_stops_a_run_with_its_replies_kept_and_the_same_command_goes_on(
+    pipeline: Callable[..., Path], server: Any, tmp_path: Path, option: str, most: int
+) -> None:
+    path = pipeline(160)
+    command = [*GDO, "run", str(path), option, str(most)]
+    codes: list[int] = []
+    while len(codes) < 5 and codes[-1:] != [0]:
+        before = len(server.bodies)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        codes.append(done.returncode)
+        assert len(server.bodies) - before <= 50 + (WINDOW if "tokens" in option else 0)
+        assert "goes on from there" in done.stderr or done.returncode == 0
+    assert codes[:2] == [1, 1]
+    assert codes[-1] == 0
+    assert max(asked(server).values()) == 1
+    assert pyarrow.parquet.read_table(tmp_path / "out.parquet").column("a").null_count == 0
+
+
+def test_a_wrong_key_is_one_message_and_not_one_for_each_row(
+    pipeline: Callable[..., Path], server: Any, answer: Any, tmp_path: Path
+) -> None:
+    server.answer = lambda *_: answer(status=401, raw=b'{"error": {"message": "Incorrect API key"}}')
+    done = subprocess.run(
+        [*GDO, "run", str(pipeline(10_000)), "--quiet"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "refuses the key: Incorrect API key" in done.stderr
+    assert len(server.bodies) <= WINDOW
 
 
 def test_ctrl_c_ends_the_wait_for_a_server_that_is_away(pipeline: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """`backend: endpoint` against a real server on the loopback address."""
 
+import asyncio
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,79 @@ def test_bursts_of_refusals_with_a_time_to_come_again_lose_no_row(
     assert run.errors().num_rows == 0
 
 
+def test_a_moment_to_come_again_is_kept_by_the_clock_of_the_server(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any
+) -> None:
+    """Which may go wrong by years."""
+    headers = {"Retry-After": "Wed, 21 Oct 2015 07:28:02 GMT", "Date": "Wed, 21 Oct 2015 07:28:01 GMT"}
+    server.answer = first(1, answer(status=429, headers=headers), server.answer)
+    assert ask(ROWS.slice(0, 1)).errors().num_rows == 0
+    assert 0.9 <= server.times[1] - server.times[0] < 10
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def through(serve: Serve, path: Callable[[str], Path], rows: pa.Table) -> gdo.Run:
+    """A run against a server that does what it likes with each connection; it is closed when that returns."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await serve(reader, writer)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async def work() -> gdo.Run:
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        run = await asyncio.to_thread(gdo.run, path(url), source=rows)
+        server.close()
+        await server.wait_closed()
+        return run
+
+    return asyncio.run(work())
+
+
+@pytest.mark.parametrize("after", [1, 4])
+def test_a_server_that_closes_its_connections_without_a_word_loses_no_row(write: Write, after: int) -> None:
+    """As one does whose time for idle connections is short: the next request may be on its way already."""
+    said = json.dumps({"choices": [{"message": {"content": '{"a": "x"}'}}]}).encode()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(after):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+            await writer.drain()
+
+    model = {"backend": "endpoint", "model": "tiny", "concurrency": 8, "attempts": 1}
+    rows = pa.table({"t": [f"row {i}" for i in range(400)]})
+    run = through(serve, lambda url: write([STEP], models={"m": {**model, "url": url}}), rows)
+    assert run.errors().num_rows == 0
+
+
+def test_a_row_at_which_a_server_hangs_up_is_an_error_of_its_own(write: Write) -> None:
+    said, sent = json.dumps({"choices": [{"message": {"content": '{"a": "x"}'}}]}).encode(), []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            sent.append(await reader.readexactly(int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])))
+            if b'"row 77"' in sent[-1]:
+                return
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+
+    model = {"backend": "endpoint", "model": "tiny", "concurrency": 8, "attempts": 3}
+    rows = pa.table({"t": [f"row {i}" for i in range(200)]})
+    run = through(serve, lambda url: write([STEP], models={"m": {**model, "url": url}}), rows)
+    (error,) = run.errors().to_pylist()
+    assert (error["row_key"], error["reason"]) == (77, "connection")
+    tries = sum(b'"row 77"' in body for body in sent)
+    assert error["attempts"] == tries
+    assert 3 <= tries <= 4, "a used connection may have been closed before it"
+    assert len(sent) == 199 + tries
+
+
 def test_a_refusal_of_one_row_holds_up_no_other(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:
     good, refused = server.answer, []
 
@@ -254,6 +329,24 @@ def test_a_hung_request_is_given_up_and_the_others_are_answered(
     assert run.errors().column("row_key").to_pylist() == [3]
 
 
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n", b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"choices":'])
+def test_a_server_that_falls_silent_anywhere_in_its_answer_is_given_up(write: Write, said: bytes) -> None:
+    calls = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        calls.append(time.monotonic())
+        writer.write(said)
+        while await reader.read(1000):  # until the client has had enough
+            pass
+
+    model = {"backend": "endpoint", "model": "tiny", "timeout_s": 0.5, "attempts": 2}
+    run = through(serve, lambda url: write([STEP], models={"m": {**model, "url": url}}), ROWS.slice(0, 4))
+    assert run.errors().column("reason").to_pylist() == ["timeout"] * 4
+    assert run.errors().column("attempts").to_pylist() == [2] * 4
+    assert len(calls) == 8
+
+
 def test_a_cut_connection_is_tried_again(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:
     server.answer = first(2, answer(cut=True), server.answer)
     assert ask(ROWS.slice(0, 2)).errors().num_rows == 0
@@ -281,6 +374,61 @@ def test_a_server_that_will_answer_nobody_stops_the_run_at_once(
     assert len(str(caught.value).splitlines()) == 1
     assert caught.value.exit_status == 2
     assert len(server.bodies) <= 8
+
+
+@pytest.mark.parametrize(
+    "said", ["The model `tiny` does not exist", "model 'tiny' not found, try pulling it first", "Unknown model: tiny"]
+)
+def test_a_model_that_the_server_does_not_know_stops_the_run_at_once_whatever_the_status(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, said: str
+) -> None:
+    server.answer = lambda *_: answer(status=400, raw=json.dumps({"error": {"message": said}}).encode())
+    with pytest.raises(gdo.ModelUnready, match="does not know the model 'tiny'"):
+        ask(pa.table({"t": [f"row {i}" for i in range(2000)]}), concurrency=4)
+    assert len(server.bodies) <= 8
+
+
+@pytest.mark.parametrize("status", [403, 404, 410, 413, 451])
+def test_one_row_that_is_forbidden_while_others_are_answered_is_its_own_error(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, status: int
+) -> None:
+    good = server.answer
+    server.answer = lambda n, body: (
+        answer(status=status) if body["messages"][-1]["content"] == "row 77" else good(n, body)
+    )
+    run = ask(pa.table({"t": [f"row {i}" for i in range(200)]}), concurrency=8)
+    assert run.errors().column("row_key").to_pylist() == [77]
+    assert run.table().column("a").null_count == 1
+
+
+def test_a_key_that_is_withdrawn_ends_the_run_when_many_rows_are_forbidden_on_end(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any
+) -> None:
+    good = server.answer
+    server.answer = lambda n, body: answer(status=403) if n >= 50 else good(n, body)
+    with pytest.raises(gdo.RunFailed, match="refuses the key"):
+        ask(pa.table({"t": [f"row {i}" for i in range(2000)]}), concurrency=8)
+    assert len(server.bodies) <= 50 + 20 + 2 * 8
+
+
+def test_the_tables_tell_how_many_requests_a_row_took(ask: Callable[..., gdo.Run], server: Any, answer: Any) -> None:
+    good, seen = server.answer, dict[str, int]()
+
+    def flaky(number: int, body: dict[str, Any]) -> Any:
+        asked = body["messages"][0]["content"]
+        seen[asked] = seen.get(asked, 0) + 1
+        if asked == "row 1" and seen[asked] <= 2:
+            return answer(status=429)
+        if asked == "row 2":
+            return answer(status=500) if seen[asked] == 1 else answer('{"a": "half')
+        return answer(status=500) if asked == "row 3" else good(number, body)
+
+    server.answer = flaky
+    run = ask(ROWS.slice(0, 5), attempts=3)
+    errors = {error["row_key"]: (error["reason"], error["attempts"]) for error in run.errors().to_pylist()}
+    assert errors == {2: ("unparsable", 3), 3: ("server", 3)}
+    assert seen == {"row 0": 1, "row 1": 3, "row 2": 3, "row 3": 3, "row 4": 1}
+    assert sorted(run.calls().column("attempts").to_pylist()) == [1, 1, 2, 2, 3, 3]  # "row 2" was two calls
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
@@ -318,6 +466,32 @@ def test_half_a_json_is_asked_again_with_the_fault_named(ask: Callable[..., gdo.
     assert [turn["role"] for turn in again[0]] == ["user", "assistant", "user"]
     assert again[0][1]["content"] == '{"a": "half'
     assert "JSON" in again[0][2]["content"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "detail"),
+    [
+        ('{"n": "many", "b": true}', "invalid", "the field 'n': 'many' is not a number"),
+        ('{"n": 1.5, "b": true}', "invalid", "the field 'n': 1.5 is not a whole number"),
+        ('{"n": 1, "b": [true]}', "invalid", "the field 'b': [True] is not true or false"),
+        ('{"n": 1}', "invalid", "the field 'b' is missing"),
+        ('{"n": null, "b": true}', "invalid", "the field 'n' is null"),
+        ('[1, true]', "invalid", "is not an object with the fields n, b"),
+        ('{"n": 1, "b": tr', "unparsable", "no JSON object"),
+        ("", "unparsable", "the reply is empty"),
+        ("I would rather not.", "unparsable", "no JSON object"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_does_not_fit_is_asked_again_and_then_an_error_of_its_row_alone(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, text: str, reason: str, detail: str
+) -> None:
+    server.answer = lambda _, body: answer(text if "row 3" in json.dumps(body) else '{"n": 1, "b": true}')
+    run = ask(step={**STEP, "output": {"n": "integer", "b": "boolean"}, "retries": 2})
+    assert run.table().column("n").to_pylist() == [None if i == 3 else 1 for i in range(20)]
+    (error,) = run.errors().to_pylist()
+    assert (error["row_key"], error["reason"], error["raw_reply"], error["attempts"]) == (3, reason, text, 3)
+    assert detail in error["detail"]
+    assert len(server.bodies) == 22
 
 
 def test_a_label_outside_the_set_is_asked_again_and_then_an_error(

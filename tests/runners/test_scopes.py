@@ -1,5 +1,6 @@
 """The three scopes BATCH, GROUP and FIT, by small operators that ask nobody."""
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import Field
 
 import gdo
 from gdo.ask import ROW, Ask
 from gdo.op import Operator, Rows, Scope, put_column
+from gdo.runners.duckdb import GROUP, whole_groups
 
 Write = Callable[..., Path]
 
@@ -254,3 +258,24 @@ def test_no_inner_column_reaches_a_sink(write: Write, tmp_path: Path) -> None:
     assert table.column_names == ["k", "size"]
     assert table.to_pylist()[0] == {"k": 1, "size": 33}
     assert table.num_rows == 1 + 67
+
+
+@given(
+    st.lists(st.integers(1, 9), max_size=12), st.integers(0, 5), st.lists(st.integers(1, 12), min_size=1, max_size=5)
+)
+def test_groups_are_whole_and_in_order_however_batches_cut_them(sizes: list[int], others: int, cuts: list[int]) -> None:
+    groups: list[int | None] = [i for i, size in enumerate(sizes) for _ in range(size)] + [None] * others
+    table = pa.table({"row": pa.array(range(len(groups)), pa.int64()), GROUP: pa.array(groups, pa.int64())})
+    batches, start = [], 0
+    for size in itertools.cycle(cuts):
+        if start >= table.num_rows:
+            break
+        batches += table.slice(start, size).to_batches()
+        start += size
+    out = [batch.column("row").to_pylist() for batch in whole_groups(iter(batches))]
+    assert [row for rows in out for row in rows] == list(range(len(groups)))
+    for rows in out:
+        assert rows
+        first, last = groups[rows[0]], groups[rows[-1]]
+        assert rows[0] == 0 or first is None or groups[rows[0] - 1] != first
+        assert rows[-1] == len(groups) - 1 or last is None or groups[rows[-1] + 1] != last
