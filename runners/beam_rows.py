@@ -15,6 +15,7 @@ from apache_beam.typehints.schemas import typing_from_runner_api, typing_to_runn
 from apache_beam.utils.windowed_value import WindowedValue
 
 from gdo.ask import ROW
+from gdo.distinct import counting
 from gdo.errors import Faults
 from gdo.runners.base import numbered
 from gdo.runners.beam_arrow import BatchCoder
@@ -119,7 +120,7 @@ class ToBatches(beam.DoFn):
         batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         digest = blake2b(BatchCoder().encode(batch), digest_size=8).digest()
         first = int.from_bytes(digest, "big") % _BASES << _SHIFT
-        numbers = pa.array(range(first, first + batch.num_rows), pa.int64())
+        numbers = counting(batch.num_rows, first)
         window, timestamp = self._mark
         self._held, self._mark = [], None
         numbered_batch = pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=numbered(self._schema))

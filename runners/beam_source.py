@@ -15,6 +15,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from gdo.ask import ROW
 from gdo.database import column_list, connect, literal, message
+from gdo.distinct import counting
 from gdo.errors import Faults, RunFailed, nearest
 from gdo.plan import SourceNode
 from gdo.runners.base import conform, numbered
@@ -69,7 +70,7 @@ class Reading:
                 kept = batch.slice(0, left)
                 if not kept.num_rows:
                     return
-                numbers = pa.array(range(start, start + kept.num_rows), pa.int64())
+                numbers = counting(kept.num_rows, start)
                 yield conform(kept.append_column(ROW, numbers), full)
                 start += kept.num_rows
                 left = None if left is None else left - kept.num_rows
