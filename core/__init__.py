@@ -20,9 +20,11 @@ _ERRORS = {"BudgetSpent", "Faults", "GdoError", "ModelUnready", "RunFailed", "St
 
 def __getattr__(name: str) -> object:
     # Loaded when first used: `import gdo` and `gdo --help` stay light.
-    if name not in __all__:
+    if name not in (*__all__, "beam"):
         raise AttributeError(f"module 'gdo' has no attribute '{name}'")
     import importlib
 
+    if name == "beam":
+        return importlib.import_module("gdo.beam")
     home = "gdo.errors" if name in _ERRORS else "gdo.insql" if name in _IN_SQL else "gdo.api"
     return getattr(importlib.import_module(home), name)

@@ -1,6 +1,7 @@
 """gdo from Python: load, check, plan and run a pipeline. One of the two places that know all wings."""
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -8,24 +9,25 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
-from gdo.cache import HOME, NAME, Cache
+from gdo.cache import HOME, NAME
 from gdo.collector import rare_collections
-from gdo.database import connect, quote
 from gdo.desk import Desk
+from gdo.engine import Options, check_runner, make_runner, planned
 from gdo.errors import BudgetSpent, Faults, Finding, GdoError, RunFailed, Stopped, nearest
 from gdo.ledger import Ledger
 from gdo.optimize import optimize
 from gdo.plan import Plan, make_plan
+from gdo.rediscache import open_store
 from gdo.runfolder import RunFolder, leftovers
-from gdo.sink import Sink, flat_schema, parts_of, suffix
+from gdo.sink import Sink, parts_of
 from gdo.spec import Given, load_pipeline, with_sink
 from gdo.spec import Pipeline as Spec
+from gdo.stored import read_sink
 from gdo.version import __version__
 
-RUNNERS = ("duckdb",)
+__all__ = ["Options", "Pipeline", "Run", "Watch", "load", "register_wings", "run"]
 
 
 def register_wings() -> None:
@@ -34,19 +36,6 @@ def register_wings() -> None:
         folder = importlib.import_module(package)
         for module in pkgutil.iter_modules(folder.__path__):
             importlib.import_module(f"{package}.{module.name}")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a run is done: what the command line says, never the file."""
-
-    runner: str = "duckdb"
-    limit: int | None = None
-    cache: bool = True
-    max_calls: int | None = None
-    max_tokens: int | None = None
-    out: str | Path | None = None
-    batch_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -112,9 +101,10 @@ class Pipeline:
         """The pipeline's name."""
         return self.spec.name
 
-    def check(self) -> None:
-        """Read the sources' columns and follow them through every step."""
-        self.plan()
+    def check(self, runner: str = "duckdb") -> None:
+        """Read the sources' columns and follow them through every step; also what a runner cannot do."""
+        options = Options(runner=runner)
+        check_runner(self.spec, planned(self.spec, options), options)
 
     def plan(self, *, rewritten: bool = True, limit: int | None = None) -> Plan:
         """The plan: rewritten as it will run, or as it was written; of the first `limit` rows of each source."""
@@ -132,23 +122,22 @@ class Pipeline:
         options = options or Options()
         if options.limit is not None and options.limit < 1:
             raise Faults.one("limit", f"{options.limit} is not a number of rows of 1 or more")
-        if options.runner not in RUNNERS:
-            raise Faults.one("--runner", f"no runner '{options.runner}'", nearest(options.runner, RUNNERS))
         spec = with_sink(self.spec, Path(options.out)) if options.out is not None else self.spec
-        plan = optimize(make_plan(spec))
+        plan = planned(spec, options)
+        check_runner(spec, plan, options)
         home = spec.folder / HOME
         folder = RunFolder(home / "runs", spec.document.hide)
         if not plan.sinks:
             last = spec.steps[-1].id  # as written: a rewrite may end in another step
             result = Sink(path=str((folder.path / "result.parquet").absolute()))
-            plan = optimize(make_plan(replace(spec, sinks=((last, result),))))
+            plan = planned(replace(spec, sinks=((last, result),)), options)
         plan = replace(plan, sources=tuple(replace(s, limit=options.limit) for s in plan.sources))
         ledger = Ledger(folder, max_calls=options.max_calls, max_tokens=options.max_tokens)
         run = Run(folder.path, plan, ledger)
         folder.leaves(run.parts())
         with _recorded(folder, run):
-            cache = Cache(home / NAME) if options.cache else None  # the desk closes it, in its own thread
-            _carry_out(run, cache, options, watch or Watch())
+            place = (spec.cache or str((home / NAME).absolute())) if options.cache else None
+            _carry_out(run, place, options, watch or Watch())
         return run
 
 
@@ -160,12 +149,11 @@ class Watch:
     begin: Callable[[Run, Callable[[], None]], None] = lambda _run, _stop: None
 
 
-def _carry_out(run: Run, cache: Cache | None, options: Options, watch: Watch) -> None:
-    from gdo.runners.duckdb import DuckDBRunner
-
-    with rare_collections(), Desk(run.plan.models, run.plan.folder, run.ledger, cache, watch.tell) as desk:
-        watch.begin(run, desk.stop)
-        runner = DuckDBRunner(desk, run.folder / "spill.duckdb", run.folder.name, options.batch_rows)
+def _carry_out(run: Run, cache: str | None, options: Options, watch: Watch) -> None:
+    store = open_store(cache)  # the desk closes it, in its own thread
+    with rare_collections(), Desk(run.plan.models, run.plan.folder, run.ledger, store, watch.tell) as desk:
+        runner = make_runner(run.plan, run.folder, desk, cache, options)
+        watch.begin(run, runner.stop)
         try:
             runner.run(run.plan)
         except (KeyboardInterrupt, Stopped):
@@ -179,7 +167,7 @@ def _carry_out(run: Run, cache: Cache | None, options: Options, watch: Watch) ->
             raise
 
 
-def _goes_on(cache: Cache | None) -> str:
+def _goes_on(cache: str | None) -> str:
     if cache is None:
         return "without a cache no reply is kept: the next run begins anew"
     return "replies so far are kept, and the same command goes on from there"
@@ -246,26 +234,3 @@ def run(
     if unknown:
         raise Faults(unknown)
     return load(path, variables, source).run(Options(runner=runner, **options))  # type: ignore[arg-type]
-
-
-def read_sink(sink: Sink, folder: Path, schema: pa.Schema | None = None) -> pa.Table:
-    """What a sink holds; with its schema, a csv file is read in the types that were written (lists and records as text)."""
-    if sink.database is not None:
-        with connect(str(folder / sink.database), read_only=True) as connection:
-            return connection.sql(f"SELECT * FROM {quote(sink.table or '')}").to_arrow_table()
-    path = folder / (sink.path or "")
-    if suffix(path.name) == ".parquet":
-        return pyarrow.parquet.read_table(path)
-    if schema is not None and suffix(path.name) in {".csv", ".tsv"}:
-        kinds = {field.name: field.type for field in flat_schema(schema)}
-        convert = pyarrow.csv.ConvertOptions(
-            column_types=kinds, strings_can_be_null=True, quoted_strings_can_be_null=False
-        )
-        parse = pyarrow.csv.ParseOptions(
-            delimiter="\t" if suffix(path.name) == ".tsv" else ",", newlines_in_values=True
-        )
-        return pyarrow.csv.read_csv(path, parse_options=parse, convert_options=convert)
-    from gdo.tables import Source, source_query
-
-    with connect() as connection:
-        return connection.sql(source_query(Source(path=str(path)), folder, connection)).to_arrow_table()

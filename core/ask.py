@@ -7,15 +7,14 @@ type where the model can, parsed, checked, asked again with the fault named, and
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import pyarrow as pa
 
 from gdo import score
 from gdo.answers import NOTHING, Answers, Outcome, answers, joined
-from gdo.caller import Caller
 from gdo.distinct import Distinct
-from gdo.errors import RunFailed
+from gdo.errors import GdoError, RunFailed
 from gdo.ledger import Failure, Ledger
 from gdo.memo import Memo
 from gdo.model import Message, Model, Reply, Request, Sampling
@@ -42,6 +41,20 @@ class Policy:
     sampling: Sampling = field(default_factory=Sampling)
 
 
+class Answering(Protocol):
+    """One model as a step sees it: its own caller, or one elsewhere on the machine."""
+
+    @property
+    def model(self) -> Model:
+        """What it can do, and how it is spoken to."""
+
+    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1, order: int = 0) -> list[Reply]:
+        """The replies in the order of the requests, stored before they are here."""
+
+    def halt(self, cause: GdoError) -> None:
+        """Send nothing more; whoever still wants a reply gets the cause."""
+
+
 class Ask:
     """Asks a model for one step and one batch; `failed_rows` collects the numbers of the rows without an answer."""
 
@@ -49,7 +62,7 @@ class Ask:
         self,
         step: str,
         model: str,
-        caller: Callable[[str], Caller],
+        caller: Callable[[str], Answering],
         ledger: Ledger,
         policy: Policy,
         memos: Memos | None = None,
@@ -69,7 +82,7 @@ class Ask:
         """The first row's number: rows are handed on in order, so the first ones must not wait for later ones."""
 
     @property
-    def _caller(self) -> Caller:
+    def _caller(self) -> Answering:
         return self._find_caller(self.model)
 
     def by(self, voice: str, model: str | None, temperature: float | None = None) -> "Ask":

@@ -9,9 +9,10 @@ import errno
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 import orjson
 
@@ -36,6 +37,45 @@ Stored = tuple[bytes, str, str, Reply]
 """Key, model, step, reply."""
 
 
+class Sharing(Protocol):
+    """How runs that use one cache at the same time know of each other."""
+
+    def join(self) -> bool:
+        """Let the others know of this run; whether there are any."""
+
+    def look(self) -> None:
+        """See who is there."""
+
+    def take(self, keys: Sequence[bytes]) -> Collection[bytes]:
+        """Of some keys those to ask for: the others are stored by now, or asked for by another run."""
+
+    def give_back(self, keys: Collection[bytes], *, within: bool = False) -> None:
+        """These keys are asked for no more."""
+
+
+class Store(Protocol):
+    """Where replies are kept: a file of this machine, or a server that many share."""
+
+    waits: ClassVar[bool]
+    """Whether `put` waits for a network, so that it must not hold up the event loop."""
+
+    @property
+    def claims(self) -> Sharing:
+        """What this run asks for, for others to see."""
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
+        """The replies that are there, by key."""
+
+    def put(self, replies: Sequence[Stored]) -> None:
+        """Store replies; they are safe when this returns."""
+
+    def checkpoint(self) -> None:
+        """Tidy up, where there is something to tidy."""
+
+    def close(self) -> None:
+        """Let it go."""
+
+
 class Cache:
     """The replies in one file. `get` may be called from any thread, `put` and `checkpoint` from one each.
 
@@ -43,6 +83,8 @@ class Cache:
         Faults: the file is there but is no cache, or cannot be opened.
         RunFailed: the disk is full.
     """
+
+    waits: ClassVar[bool] = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -110,7 +152,7 @@ class Cache:
             for start in range(0, len(replies), _CHUNK):
                 values: list[object] = []
                 for key, model, step, reply in replies[start : start + _CHUNK]:
-                    values += (key, self._origin(model, step), _encode(reply), now)
+                    values += (key, self._origin(model, step), encode(reply), now)
                 rows = ",".join(["(?,?,?,?)"] * (len(values) // 4))
                 self._writes.execute(f"INSERT OR IGNORE INTO replies VALUES {rows}", values)
             self.claims.give_back([stored[0] for stored in replies], within=True)
@@ -153,7 +195,8 @@ def _marks(count: int) -> str:
     return ",".join("?" * count)
 
 
-def _encode(reply: Reply) -> bytes:
+def encode(reply: Reply) -> bytes:
+    """A reply as it is stored."""
     usage = reply.usage
     return orjson.dumps([reply.text, reply.scores, usage.prompt_tokens, usage.completion_tokens])
 

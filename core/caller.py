@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 from gdo.disk import Disk
 from gdo.errors import BudgetSpent, GdoError, ModelUnready, RunFailed, Stopped
@@ -12,6 +13,16 @@ from gdo.model import Model, Reply, ReplyError, Request, cache_keys
 
 _TAKEN = 16
 """Requests that are looked up among what other runs ask for, at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """What some requests have in common: who asks, how often it has, when they are sent, and where they are counted."""
+
+    step: str
+    attempt: int
+    order: int
+    ledger: Ledger
 
 
 class Caller:
@@ -57,10 +68,13 @@ class Caller:
             self.stopping = True
             self.model.stop()
 
-    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1, order: int = 0) -> list[Reply]:
+    def replies(
+        self, step: str, requests: Sequence[Request], attempt: int = 1, order: int = 0, ledger: Ledger | None = None
+    ) -> list[Reply]:
         """The replies in the order of the requests; a request that failed gives a reply with an error.
 
-        Of what is asked at the same time, that of the lowest `order` is sent first.
+        Of what is asked at the same time, that of the lowest `order` is sent first. What it takes is counted in `ledger`,
+        by default that of the run.
 
         Not to be called in the event loop's own thread: it waits.
 
@@ -68,16 +82,17 @@ class Caller:
             BudgetSpent, Stopped: the run may not send what is missing.
             ModelUnready: the model cannot answer any request.
         """
+        ledger = ledger or self._ledger
         keys = list(cache_keys(requests, self.model.identity))
         mine, others = self._claim(keys, requests)
         found: dict[bytes, Reply] = {}
         fault: GdoError = Stopped("interrupted")
         try:
             found |= self._disk.get(list(mine))
-            self._ledger.called([self._call(step, reply, attempt, cached=True) for reply in found.values()])
+            ledger.called([self._call(step, reply, attempt, cached=True) for reply in found.values()])
             missing = {key: request for key, request in mine.items() if key not in found}
             if missing:
-                job = self._send(step, missing, attempt, order)
+                job = self._send(_Errand(step, attempt, order, ledger), missing)
                 found |= asyncio.run_coroutine_threadsafe(job, self._loop).result()
         except GdoError as error:
             fault = error
@@ -85,7 +100,7 @@ class Caller:
         finally:
             self._release(mine, found, fault)
         found |= {key: future.result() for key, future in others.items()}
-        self._ledger.called([Call(step, self.name, 0, 0, 0.0, cached=True, attempt=attempt)] * len(others))
+        ledger.called([Call(step, self.name, 0, 0, 0.0, cached=True, attempt=attempt)] * len(others))
         return [found[key] for key in keys]
 
     def _claim(
@@ -117,23 +132,24 @@ class Caller:
             else:
                 future.set_exception(fault)
 
-    async def _send(self, step: str, missing: Mapping[bytes, Request], attempt: int, order: int) -> dict[bytes, Reply]:
+    async def _send(self, errand: _Errand, missing: Mapping[bytes, Request]) -> dict[bytes, Reply]:
         await self._start()
         await self._disk.join()
         found: dict[bytes, Reply] = {}
-        elsewhere = await self._ask(step, missing, attempt, order, found)
+        elsewhere = await self._ask(errand, missing, found)
         while elsewhere:
             there = await self._disk.wait(list(elsewhere))
             if self.stopping:
                 raise self.cause
-            self._ledger.called([self._call(step, reply, attempt, cached=True) for reply in there.values()])
+            told = [self._call(errand.step, reply, errand.attempt, cached=True) for reply in there.values()]
+            errand.ledger.called(told)
             found |= there
             missing = {key: request for key, request in elsewhere.items() if key not in there}
-            elsewhere = await self._ask(step, missing, attempt, order, found)
+            elsewhere = await self._ask(errand, missing, found)
         return found
 
     async def _ask(
-        self, step: str, missing: Mapping[bytes, Request], attempt: int, order: int, found: dict[bytes, Reply]
+        self, errand: _Errand, missing: Mapping[bytes, Request], found: dict[bytes, Reply]
     ) -> dict[bytes, Request]:
         """Put the replies into `found`; the requests that another run has sent are left."""
         taken: list[bytes] = []
@@ -150,7 +166,7 @@ class Caller:
                 if key not in mine:
                     elsewhere[key] = request
                     continue
-                refused = self._refused()
+                refused = self._refused(errand.ledger)
                 if refused is not None:
                     withheld.append(refused)
                     return
@@ -158,30 +174,30 @@ class Caller:
                 yield request
 
         async def done(index: int, reply: Reply) -> None:
-            call = self._call(step, reply, attempt, cached=False)
-            self._ledger.spent(call)
+            call = self._call(errand.step, reply, errand.attempt, cached=False)
+            errand.ledger.spent(call)
             calls.append(call)
             if reply.error is None:
-                await self._keep(sent[index], step, reply)
+                await self._keep(sent[index], errand.step, reply)
             elif self._ends(reply.error):
                 withheld.insert(0, self.cause)
             found[sent[index]] = reply
 
         keys = list(missing)
         try:
-            await self.model.generate(allowed(), done, order)
+            await self.model.generate(allowed(), done, errand.order)
         finally:
             self._disk.give_back(taken)
-            self._ledger.records.calls(calls)
+            errand.ledger.records.calls(calls)
         if withheld:
             raise withheld[0]
         return elsewhere
 
-    def _refused(self) -> GdoError | None:
+    def _refused(self, ledger: Ledger) -> GdoError | None:
         """Why nothing may be sent, if so; else one call is taken from the budget."""
         if self.stopping:
             return self.cause
-        spent = self._ledger.spend_call()
+        spent = ledger.spend_call()
         return BudgetSpent(spent) if spent else None
 
     async def _keep(self, key: bytes, step: str, reply: Reply) -> None:

@@ -9,7 +9,7 @@ from typing import NoReturn
 from gdo import __version__
 from gdo.errors import Faults, GdoError, nearest
 
-RUNNERS = ("duckdb",)
+RUNNERS = ("duckdb", "beam")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,11 +17,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     given, runner_options = _split(given)
     options = _parser().parse_args(given)
+    options.runner_options = runner_options
     if options.command is None:
         _parser().print_help()
         return 0
     try:
-        if runner_options:
+        if runner_options and getattr(options, "runner", "") != "beam":
             raise Faults.one("--", f"the duckdb runner takes no options: {' '.join(runner_options)}")
         from gdo import commands
 
@@ -71,12 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     run = _with_file(commands.add_parser("run", help="run a pipeline"))
-    run.add_argument("--runner", choices=RUNNERS, default="duckdb", help="where it runs")
+    run.add_argument("--runner", choices=RUNNERS, default="duckdb", help="where it runs; its own options follow --")
     run.add_argument("--limit", type=_natural, metavar="N", help="read only the first N rows of each source")
     run.add_argument("--out", type=Path, metavar="PATH", help="write here instead of the file's sink")
     _budget(run)
 
-    _with_file(commands.add_parser("check", help="find every fault of a pipeline file"))
+    check = _with_file(commands.add_parser("check", help="find every fault of a pipeline file"))
+    check.add_argument("--runner", choices=RUNNERS, default="duckdb", help="also what this runner cannot do")
     plan = _with_file(commands.add_parser("plan", help="show the plan, before and after the rewrites"))
     plan.add_argument("--estimate", action="store_true", help="count the calls and estimate the tokens of a run")
     plan.add_argument("--limit", type=_natural, metavar="N", help="estimate the first N rows of each source")

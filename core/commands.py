@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from gdo import api
 from gdo.errors import Faults, RunFailed
 from gdo.runfolder import remove
+from gdo.stored import whereabouts
 
 
 def _pipeline(options: argparse.Namespace) -> api.Pipeline:
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
     chosen = api.Options(
         runner=options.runner, limit=options.limit, cache=not options.no_cache, out=options.out,
-        max_calls=options.max_calls, max_tokens=options.max_tokens,
+        max_calls=options.max_calls, max_tokens=options.max_tokens, runner_options=tuple(options.runner_options),
     )  # fmt: skip
     try:
         with _watched(begun, tell, quiet=options.quiet) as watch:
@@ -75,7 +76,7 @@ def _watched(begun: list[api.Run], tell: Callable[[str], None], *, quiet: bool) 
 def _told(done: api.Run, pipeline: api.Pipeline, tell: Callable[[str], None]) -> int:
     """Where the rows and the errors of a run lie; its exit status."""
     errors = sum(count.errors for count in done.ledger.steps.values())
-    places = [str(done.plan.folder / sink.sink.text()) for sink in done.plan.sinks]
+    places = [whereabouts(sink.sink, done.plan.folder) for sink in done.plan.sinks]
     tell(f"output: {', '.join(places)}")
     place = f" in {done.folder / 'errors.parquet'}" if errors else ""
     for name, total in done.ledger.steps.items():
@@ -123,7 +124,7 @@ def _interrupts(run: api.Run, stop: Callable[[], None], tell: Callable[[str], No
 def check(options: argparse.Namespace) -> int:
     """`gdo check`."""
     pipeline = _pipeline(options)
-    pipeline.check()
+    pipeline.check(options.runner)
     steps = len(pipeline.spec.steps)
     print(f"{options.pipeline}: no fault in {steps} {'step' if steps == 1 else 'steps'}", file=sys.stderr)
     return 0

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from gdo.ask import Ask, Memos, Policy
 from gdo.backend import Backend, resolve
-from gdo.cache import Cache
+from gdo.cache import Store
 from gdo.caller import Caller
 from gdo.disk import Disk
 from gdo.errors import Stopped
@@ -32,7 +32,7 @@ class Desk:
         models: Mapping[str, Backend],
         folder: Path,
         ledger: Ledger,
-        cache: Cache | None,
+        cache: Store | None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.ledger = ledger
@@ -70,9 +70,7 @@ class Desk:
 
     def ask(self, step: str, op: Operator) -> Ask:
         """What a step asks by, for one batch."""
-        sampling = Sampling(temperature=op.temperature, max_tokens=op.max_tokens)
-        policy = Policy(op.on_error, op.retries, sampling)
-        return self.asking(step, model_name(op), policy)
+        return self.asking(step, model_name(op), policy_of(op))
 
     def asking(self, step: str, model: str, policy: Policy) -> Ask:
         """What asks a model by a policy; the model is not looked at before the first prompt."""
@@ -120,6 +118,11 @@ class Desk:
             self._stopping = True
             for caller in self._callers.values():
                 caller.halt(Stopped("stopped"))
+
+
+def policy_of(op: Operator) -> Policy:
+    """What a step does about faults, and how it samples."""
+    return Policy(op.on_error, op.retries, Sampling(temperature=op.temperature, max_tokens=op.max_tokens))
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

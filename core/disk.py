@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from gdo.cache import CHECKPOINT_EVERY, Cache, Stored
+from gdo.cache import CHECKPOINT_EVERY, Store, Stored
 from gdo.claims import LOOK_S, SETTLE_S
 from gdo.model import Reply
 
@@ -20,7 +20,7 @@ class Disk:
     thread would, which has to fight for the interpreter; all replies of one turn of the loop go in one commit.
     """
 
-    def __init__(self, cache: Cache | None) -> None:
+    def __init__(self, cache: Store | None) -> None:
         self.cache = cache
         self._memory: dict[bytes, Reply] = {}
         self._waiting: list[Stored] = []
@@ -28,6 +28,7 @@ class Disk:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gdo-cache")
         self._tidying: asyncio.Future[None] | None = None
         self._untidy = 0
+        self._writing: set[asyncio.Future[None]] = set()
         self._joining: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -38,12 +39,12 @@ class Disk:
                 self._joining = asyncio.create_task(self._join(self.cache))
             await asyncio.shield(self._joining)
 
-    async def _join(self, cache: Cache) -> None:
+    async def _join(self, cache: Store) -> None:
         self._looking = asyncio.create_task(self._look(cache))
         if cache.claims.join():
             await asyncio.sleep(SETTLE_S)
 
-    async def _look(self, cache: Cache) -> None:
+    async def _look(self, cache: Store) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
             cache.claims.look()
@@ -90,17 +91,23 @@ class Disk:
                 del self._memory[old]
         self._memory[key] = reply
 
-    def _write(self, cache: Cache, loop: asyncio.AbstractEventLoop) -> None:
+    def _write(self, cache: Store, loop: asyncio.AbstractEventLoop) -> None:
         """Store what waits."""
         stored, batch = self._stored, self._waiting
         assert stored is not None  # noqa: S101 (`put` made it)
         self._stored, self._waiting = None, []
+        if cache.waits:
+            job = loop.run_in_executor(self._thread, cache.put, batch)
+            self._writing.add(job)
+            job.add_done_callback(self._writing.discard)
+            job.add_done_callback(lambda job: _settle(stored, job.exception()))
+            return
         try:
             cache.put(batch)
         except Exception as error:  # noqa: BLE001 (whatever it is, those who wait for the disk must hear of it)
-            stored.set_exception(error)
+            _settle(stored, error)
             return
-        stored.set_result(None)
+        _settle(stored, None)
         self._untidy += len(batch)
         if self._untidy >= CHECKPOINT_EVERY and (self._tidying is None or self._tidying.done()):
             self._untidy = 0
@@ -110,6 +117,8 @@ class Disk:
         """Finish what is being written."""
         if self._stored is not None:
             await asyncio.wait([self._stored])
+        if self._writing:
+            await asyncio.wait(self._writing)
         if self._tidying is not None:
             await self._tidying
         if self._looking is not None:
@@ -117,3 +126,10 @@ class Disk:
         if self.cache is not None:
             self.cache.close()
         self._thread.shutdown()
+
+
+def _settle(stored: asyncio.Future[None], error: BaseException | None) -> None:
+    if error is None:
+        stored.set_result(None)
+    else:
+        stored.set_exception(error)

@@ -9,13 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gdo.api import Options, Pipeline, Watch, read_sink
+from gdo.api import Options, Pipeline, Watch
 from gdo.errors import Faults, Finding, nearest
 from gdo.gold import Gold, GoldRows, joined_keys, read_gold
 from gdo.measure import Measured, Outcome, measured
 from gdo.sink import Sink
 from gdo.spec import Step
 from gdo.spelling import Speller
+from gdo.stored import read_sink
 
 OURS = "answer"
 _PLAIN = Speller(("case", "spaces"))

@@ -142,20 +142,7 @@ class RunFolder:
 
     def errors(self, step: str, failures: Sequence[tuple[int, Failure]]) -> None:
         """Write down rows that a step could not answer."""
-        self._errors.add(
-            [
-                (
-                    row,
-                    step,
-                    failure.reason,
-                    self._hide(failure.detail[:_LONGEST]),
-                    self._hide(failure.prompt[:_LONGEST]),
-                    self._hide(failure.raw_reply[:_LONGEST]),
-                    failure.attempts,
-                )
-                for row, failure in failures
-            ]
-        )
+        self._errors.add([error_row(row, step, failure, self._hide) for row, failure in failures])
 
     def calls(self, calls: Sequence[Call]) -> None:
         """Write down requests made, or found in the cache."""
@@ -234,6 +221,13 @@ def _lock(marker: TextIO) -> bool | None:
     except OSError:  # some network file systems
         return None
     return True
+
+
+def error_row(row: int, step: str, failure: Failure, hide: Callable[[str], str] = str) -> tuple[object, ...]:
+    """A failure as a row of the errors table."""
+    texts = (failure.detail, failure.prompt, failure.raw_reply)
+    detail, prompt, reply = (hide(text[:_LONGEST]) for text in texts)
+    return (row, step, failure.reason, detail, prompt, reply, failure.attempts)
 
 
 def sweep(parent: Path) -> None:

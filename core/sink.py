@@ -1,25 +1,22 @@
 """Sinks: where rows go, written beside their name and renamed when whole."""
 
 import os
+import re
 from abc import ABC, abstractmethod
-from decimal import Decimal
+from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
-import orjson
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gdo.database import connect, literal, message, quote
+from gdo.encode import Encoder, type_fault
 from gdo.errors import RunFailed
 from gdo.runfolder import remove
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 COMPRESSED = (".gz", ".zst")
-GROUP_ROWS = 1 << 16
-GROUP_BYTES = 32 << 20
 
 
 class Sink(BaseModel):
@@ -57,6 +54,34 @@ def suffix(path: str) -> str:
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
     return Path(name).suffix
+
+
+def stem(place: str) -> tuple[str, str]:
+    """What stands before the number of a shard, and behind it.
+
+    >>> stem("out/cat.v2.csv.gz")
+    ('out/cat.v2', '.csv.gz')
+    """
+    found = re.search(r"\.\w+(\.(gz|zst))?$", place.lower())
+    cut = found.start() if found else len(place)
+    return place[:cut], place[cut:]
+
+
+def shard(place: str, number: int, count: int) -> str:
+    """The name of one of the files that a sink is written to by many workers.
+
+    >>> shard("out/cat.parquet", 0, 16)
+    'out/cat-00000-of-00016.parquet'
+    """
+    before, after = stem(place)
+    return f"{before}-{number:05}-of-{count:05}{after}"
+
+
+def shards(place: str, names: Iterable[str]) -> list[str]:
+    """Those of some files that are shards of a sink, in order."""
+    before, after = map(re.escape, stem(place))
+    whole = re.compile(rf"{before}-\d{{5,}}-of-\d{{5,}}{after}")
+    return sorted(name for name in names if whole.fullmatch(name))
 
 
 def parts_of(sink: Sink, folder: Path, run_id: str) -> list[Path]:
@@ -131,15 +156,6 @@ def open_writer(sink: Sink, folder: Path, schema: pa.Schema, run_id: str) -> Wri
         raise RunFailed(f"{place}: cannot be written: {error}") from None
 
 
-def _check_types(place: Path, kind: str, schema: pa.Schema) -> None:
-    """Refuse, before anything is asked, a column that a file of this kind cannot hold."""
-    for field in schema:
-        if kind != ".jsonl" and pa.types.is_interval(field.type):
-            raise RunFailed(
-                f"{place}: the column '{field.name}' is an interval, which a {kind} file cannot hold (cast it in an sql step)"
-            )
-
-
 class FileWriter(Writer):
     """A parquet, csv, tsv or jsonl file; the ending tells which, and .gz or .zst compresses."""
 
@@ -148,50 +164,22 @@ class FileWriter(Writer):
         self.beside = part_of(place, run_id)
         kind = suffix(place.name)
         compression = {".gz": "gzip", ".zst": "zstd"}.get(place.suffix.lower())
-        _check_types(place, kind, schema)
-        self._stream = pa.output_stream(str(self.beside), compression=compression)
-        self._table: pyarrow.parquet.ParquetWriter | pyarrow.csv.CSVWriter | None = None
-        self._held: list[pa.RecordBatch] = []
-        self._held_rows = self._held_bytes = 0
-        if kind == ".parquet":
-            self._table = pyarrow.parquet.ParquetWriter(self._stream, schema, compression="zstd")
-        elif kind in {".csv", ".tsv"}:
-            self._flat = flat_schema(schema)
-            options = pyarrow.csv.WriteOptions(delimiter="\t" if kind == ".tsv" else ",")
-            self._table = pyarrow.csv.CSVWriter(self._stream, self._flat, write_options=options)
-        self.kind = kind
+        fault = type_fault(kind, schema)
+        if fault:
+            raise RunFailed(f"{place}: {fault}")
+        self._rows = Encoder(pa.output_stream(str(self.beside), compression=compression), kind, schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows."""
         try:
-            if self._table is None:
-                rows = batch.to_pylist()
-                self._stream.write(b"".join(orjson.dumps(row, default=_json) + b"\n" for row in rows))
-            elif self.kind == ".parquet":
-                self._hold(batch)
-            else:
-                self._table.write_batch(flattened(batch, self._flat))
+            self._rows.write(batch)
         except OSError as error:
             raise RunFailed(f"{self.place}: cannot be written: {error}") from None
-
-    def _hold(self, batch: pa.RecordBatch) -> None:
-        """Keep rows until they make a row group that is worth reading."""
-        self._held.append(batch)
-        self._held_rows += batch.num_rows
-        self._held_bytes += batch.nbytes
-        if self._held_rows >= GROUP_ROWS or self._held_bytes >= GROUP_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._held and self._table is not None:
-            self._table.write_table(pa.Table.from_batches(self._held).combine_chunks())
-        self._held, self._held_rows, self._held_bytes = [], 0, 0
 
     def commit(self) -> None:
         """Close, and rename over the old file in one step."""
         try:
-            self._flush()
-            self._close()
+            self._rows.close()
             os.replace(self.beside, self.place)  # noqa: PTH105 (the word for it)
         except OSError as error:
             raise RunFailed(f"{self.place}: cannot be written: {error}") from None
@@ -199,17 +187,11 @@ class FileWriter(Writer):
     def abort(self) -> None:
         """Remove the part that was written."""
         try:
-            self._close()
+            self._rows.abandon()
         except OSError:
             pass
         finally:
             self.beside.unlink(missing_ok=True)
-
-    def _close(self) -> None:
-        if self._table is not None:
-            self._table.close()
-        if not self._stream.closed:
-            self._stream.close()
 
 
 class TableWriter(Writer):
@@ -255,43 +237,6 @@ class TableWriter(Writer):
             remove(left)
 
 
-def _needs_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
 def _is_database(place: Path) -> bool:
     with place.open("rb") as file:
         return file.read(12)[8:] == b"DUCK"
-
-
-def flat_schema(schema: pa.Schema) -> pa.Schema:
-    """A schema as a csv file holds it: what is nested or binary is text, and an enumeration its words."""
-    return pa.schema([field.with_type(_flat(field.type)) for field in schema])
-
-
-def _flat(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(kind):
-        return kind.value_type
-    return pa.string() if _needs_text(kind) else kind
-
-
-def _json(value: object) -> object:
-    """How JSON writes what it has no word for: decimals as numbers, bytes in hexadecimal, the rest as text."""
-    if isinstance(value, Decimal):
-        whole = value == value.to_integral_value() and abs(value) < 2**53
-        return int(value) if whole else float(value)
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def flattened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """A batch whose lists and structs are JSON texts and whose bytes are hexadecimal: what a csv file can hold."""
-    columns = []
-    for field, column in zip(schema, batch.columns, strict=True):
-        if pa.types.is_nested(column.type):
-            texts = [None if v is None else orjson.dumps(v, default=_json).decode() for v in column.to_pylist()]
-            columns.append(pa.array(texts, field.type))
-        elif _needs_text(column.type):
-            columns.append(pa.array([None if v is None else v.hex() for v in column.to_pylist()], field.type))
-        else:
-            columns.append(column.cast(field.type))
-    return pa.RecordBatch.from_arrays(columns, schema=schema)

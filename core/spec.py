@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from gdo.backend import Backend
 from gdo.document import Document, Loc, read_document, substitute
 from gdo.errors import Faults, Finding, nearest
 from gdo.op import Operator, Site
+from gdo.rediscache import SCHEMES
 from gdo.sink import Sink, sink_fault
 from gdo.tables import ArrowStream, Source
 from gdo.validation import findings
@@ -26,9 +27,19 @@ class PipelineFile(BaseModel):
     models: dict[str, dict[str, object]] = Field(default={}, description="Name to backend and options")
     source: Source | None = Field(default=None, description="Where rows come from")
     sources: dict[str, Source] = Field(default={}, description="Several sources, by name")
+    cache: str | None = Field(
+        default=None, description="redis://host:6379/0: one cache for all machines, in a Redis server"
+    )
     steps: list[object] = Field(default=[], description="Operators, in order")
     sink: Sink | None = Field(default=None, description="Where rows go")
     sinks: list[Sink] = Field(default=[], description="Several sinks, each with `from`")
+
+    @field_validator("cache")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(SCHEMES):
+            raise ValueError(f"'{value}' is no URL of a Redis server | for example redis://localhost:6379/0")
+        return value
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class Pipeline:
     steps: tuple[Step, ...]
     sinks: tuple[tuple[str, Sink], ...]
     """Each sink with the id that it writes."""
+    cache: str | None = None
     faults: tuple[Finding, ...] = ()
     """What is wrong with the file's form; steps that are broken are left out of `steps`."""
     broken_models: frozenset[str] = frozenset()
@@ -97,7 +109,8 @@ def read_pipeline(document: Document, folder: Path, source: Given | None = None)
     sinks = tuple(reader.sinks(outer, steps, sources))
     name = outer.name or Path(document.path).stem
     broken = frozenset(outer.models.keys() - models.keys())
-    return Pipeline(name, document, folder, models, sources, steps, sinks, tuple(reader.faults), broken)
+    faults = tuple(reader.faults)
+    return Pipeline(name, document, folder, models, sources, steps, sinks, outer.cache, faults, broken)
 
 
 def _given(source: Given, declared: Mapping[str, object]) -> Mapping[str, ArrowStream]:

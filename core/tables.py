@@ -68,7 +68,7 @@ def source_query(source: Source, folder: Path, connection: duckdb.DuckDBPyConnec
         Faults: there is no such file, or its kind is not known (no place in the finding).
     """
     if source.path is not None:
-        paths = _paths(source.path, folder)
+        paths = paths_of(source.path, folder)
         kind = f".{source.format}" if source.format else suffix(paths[0].name)
         if kind not in READERS:
             raise Faults.one(
@@ -111,7 +111,12 @@ def _in_folder(sql: str, folder: Path, connection: duckdb.DuckDBPyConnection) ->
     return sql.strip().rstrip(";")
 
 
-def _paths(pattern: str, folder: Path) -> list[Path]:
+def paths_of(pattern: str, folder: Path) -> list[Path]:
+    """The files of a path or a glob, in order.
+
+    Raises:
+        Faults: there is none (no place in the finding).
+    """
     path = folder / pattern
     if path.is_file():
         return [path]
@@ -157,7 +162,7 @@ def _ragged(source: Source, folder: Path, mark: str) -> str:
     """Which line of a text table has more or fewer fields than its header; nothing if none has."""
     if source.path is None or Path(source.path).suffix.lower() not in {".csv", ".tsv"}:
         return ""
-    for path in _paths(source.path, folder):
+    for path in paths_of(source.path, folder):
         if not path.stat().st_size:
             return "the file is empty"
         with path.open(encoding="utf-8", errors="replace", newline="") as lines:

@@ -8,11 +8,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gdo.ask import ROW
+from gdo.ask import ROW, Ask
 from gdo.database import condition_mask, message
-from gdo.desk import Desk
 from gdo.distinct import counting
 from gdo.errors import RunFailed
+from gdo.ledger import Ledger
 from gdo.op import Operator, Rows
 from gdo.plan import Node, Plan
 
@@ -27,6 +27,20 @@ class Runner(Protocol):
             RunFailed: it could not; nothing half-written is left.
         """
 
+    def stop(self) -> None:
+        """Send nothing more to a model; may be called from any thread."""
+
+
+class Asking(Protocol):
+    """Where a step asks, and where its rows are counted."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The counts."""
+
+    def ask(self, step: str, op: Operator) -> Ask:
+        """What a step asks by, for one batch."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -34,15 +48,19 @@ class Work:
 
     node: Node
     schema: pa.Schema
-    desk: Desk
+    desk: Asking
     state: pa.Table | None = None
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows out for a batch.
+        """The rows out for a batch, in the node's schema.
 
         Raises:
             RunFailed: rows were lost or made where the operator may not.
         """
+        return conform(self.raw(batch), self.schema)
+
+    def raw(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows out as the operator gave them: with their numbers only where it kept them."""
         op = self.node.op
         ask = self.desk.ask(self.node.id, op)
         try:
@@ -56,7 +74,14 @@ class Work:
         if others is not None:
             out = self._joined(out, others)
         self._count(batch, out, len(failed))
-        return conform(out, self.schema)
+        return out
+
+    def summarise(self, batch: pa.RecordBatch) -> pa.Table:
+        """What a FIT operator keeps of a batch to learn from: of the rows of its condition alone."""
+        self.desk.ledger.add(self.node.id, seen=batch.num_rows)
+        if self.node.op.where is not None:
+            batch = batch.filter(condition_mask(self.node.op.where, batch))
+        return self.node.op.summarise(batch, self.desk.ask(self.node.id, self.node.op))
 
     def _split(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
         if self.node.op.where is None:

@@ -11,22 +11,21 @@ from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gdo.ask import ROW
-from gdo.database import column_list, condition_mask, message, quote
+from gdo.database import column_list, message, quote
 from gdo.desk import Desk
 from gdo.errors import RunFailed
 from gdo.op import Scope
 from gdo.plan import Node, Plan, SourceNode
-from gdo.runners.base import Work, conform, keeps_numbers, numbered, one_batch
+from gdo.runners.base import Work, conform, keeps_numbers, numbered
 from gdo.runners.feed import Batches, Feed, renumbered
 from gdo.runners.flight import IN_FLIGHT, in_order
+from gdo.runners.groups import by_group, whole_groups
 from gdo.sink import Writer, open_writer
 from gdo.tables import Source
 
 Out = TypeVar("Out")
-GROUP = "__gdo_group__"
 
 
 class DuckDBRunner:
@@ -69,6 +68,10 @@ class DuckDBRunner:
             raise
         finally:
             self._close()
+
+    def stop(self) -> None:
+        """Send nothing more; what is in flight is finished and stored."""
+        self.desk.stop()
 
     def _close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -187,12 +190,7 @@ class DuckDBRunner:
 
     def _grouped(self, node: Node) -> Batches:
         """Whole groups, in the order in which they first appear; rows that `where` leaves out come last."""
-        table, keys = self._spooled_input(node), column_list(node.op.group_by)
-        partition = f"PARTITION BY {keys}" if keys else ""
-        chosen = f"coalesce(CAST(({node.op.where}\n) AS BOOLEAN), false)" if node.op.where else "true"
-        over = f"{partition + ', ' if partition else 'PARTITION BY '}{chosen}"
-        group = f"CASE WHEN {chosen} THEN min({quote(ROW)}) OVER ({over}) END AS {quote(GROUP)}"
-        query = f"SELECT *, {group} FROM {table} ORDER BY {quote(GROUP)} NULLS LAST, {quote(ROW)}"
+        query = by_group(node.op, self._spooled_input(node))
         out = self._ordered(self._work(node), whole_groups(self.feed.read(query)))
         return renumbered(out, node.schema, keep=False)
 
@@ -202,13 +200,9 @@ class DuckDBRunner:
         query = f"SELECT * FROM {table}"
         schema = self.plan.schema(node.input)
 
-        def summarise(batch: pa.RecordBatch) -> pa.Table:
-            self.desk.ledger.add(node.id, seen=batch.num_rows)
-            if node.op.where is not None:
-                batch = batch.filter(condition_mask(node.op.where, batch))
-            return node.op.summarise(batch, self.desk.ask(node.id, node.op))
-
-        summaries = list(self._ordered(summarise, renumbered(self.feed.read(query), schema, keep=True)))
+        summaries = list(
+            self._ordered(self._work(node).summarise, renumbered(self.feed.read(query), schema, keep=True))
+        )
         state = node.op.fit(pa.concat_tables(summaries)) if summaries else None
         if state is not None:
             self.desk.learned(node.id, node.op, state)
@@ -229,28 +223,3 @@ class DuckDBRunner:
                 raise RunFailed(
                     f"step '{node.id}' got {got.rows_in} rows of the {gave.rows_out} that '{node.input}' gave"
                 )
-
-
-def whole_groups(batches: Batches) -> Batches:
-    """Batches that end where a group ends; each row is copied once, however long its group."""
-    held: list[pa.RecordBatch] = []
-    group: object = None
-    for batch in batches:
-        last = batch.column(GROUP)[-1]
-        # Rows of a group stand together, and rows of none, which need not wait for others, at the end.
-        open_ = pc.sum(pc.equal(batch.column(GROUP), last)).as_py() if last.is_valid else 0
-        cut = batch.num_rows - open_
-        if held and (cut or group != last.as_py()):
-            yield _joined([*held, batch.slice(0, cut)])
-            held = []
-        elif cut:
-            yield _joined([batch.slice(0, cut)])
-        if open_:
-            held.append(batch.slice(cut))
-            group = last.as_py()
-    if held:
-        yield _joined(held)
-
-
-def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return one_batch(pa.Table.from_batches(batches).drop_columns([GROUP]))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gdo.ask import ROW
 from gdo.database import column_list, connect, literal, look_in, message
@@ -156,6 +155,6 @@ def renumbered(batches: Batches, schema: pa.Schema, *, keep: bool) -> Batches:
             yield conform(batch, full)
             continue
         named = [name for name in batch.schema.names if name != ROW]
-        numbers = pc.add(counting(batch.num_rows), start)
+        numbers = counting(batch.num_rows, start)
         start += batch.num_rows
         yield conform(batch.select(named).append_column(ROW, numbers), full)

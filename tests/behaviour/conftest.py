@@ -11,7 +11,27 @@ import yaml
 
 import gdo
 
-RUNNERS = ["duckdb"]
+RUNNERS = ["duckdb", "beam"]
+NEEDS_ALL = "a query over all rows is refused on Beam: no one worker holds them"
+GAPS = {
+    "test_whole_table_queries_follow_each_other": NEEDS_ALL,
+    "test_a_whole_table_query_follows_a_reduce": NEEDS_ALL,
+    "test_a_whole_table_query_with_a_where_keeps_its_order": NEEDS_ALL,
+    "test_a_query_over_whole_rows_shows_no_inner_column": NEEDS_ALL,
+    "test_shared_steps_over_a_shared_source": NEEDS_ALL,
+    "test_a_shared_step_is_asked_once": NEEDS_ALL,
+    "test_a_condition_moves_ahead_and_the_table_stays_the_same": NEEDS_ALL,
+}
+"""What a runner does not do, by test; such a test must fail with a fault that says so."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "[beam" not in item.name or not isinstance(item, pytest.Function):
+            continue
+        reason = NEEDS_ALL if "-sql table" in item.name else GAPS.get(item.originalname)
+        if reason:
+            item.add_marker(pytest.mark.xfail(strict=True, raises=gdo.Faults, reason=reason))
 MODELS = {"chat": {"backend": "fake"}, "plain": {"backend": "fake", "style": "plain"}}
 
 
@@ -51,7 +71,21 @@ class Project:
         **outer: object,
     ) -> gdo.Run:
         path = self.write(steps, rows, **outer)
+        if self.runner == "beam":  # it replaces nothing
+            for left in self.folder.glob("*-of-*"):
+                left.unlink()
         return gdo.run(path, runner=self.runner, source=arrow, **(options or {}))  # type: ignore[arg-type]
+
+    def old_sink(self) -> bytes | None:
+        """Leave a sink of an earlier run, where the runner replaces one."""
+        if self.runner == "duckdb":
+            (self.folder / "result.parquet").write_bytes(b"old")
+        return self.sink()
+
+    def sink(self) -> bytes | None:
+        """What there is of the sink."""
+        found = [path.read_bytes() for path in sorted(self.folder.glob("result*.parquet"))]
+        return b"".join(found) if found else None
 
     def module(self, text: str) -> str:
         """A Python module beside the pipeline file, under a name that no other test has."""

@@ -1,0 +1,43 @@
+"""Errors on their way from a worker: whatever a runner makes of an exception, gdo's own words arrive whole."""
+
+import base64
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gdo.errors import GdoError, RunFailed
+
+_MARK = re.compile(r"gdo-fault:([A-Za-z0-9+/=]+):")
+
+
+class WorkerFault(RuntimeError):
+    """An error of gdo's on a worker, written so that it outlives the text that a runner makes of it."""
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn gdo's own errors into a `WorkerFault`."""
+    try:
+        yield
+    except GdoError as error:
+        packed = base64.b64encode(pickle.dumps(error)).decode()
+        raise WorkerFault(f"{error} [gdo-fault:{packed}:]") from None
+
+
+def fault_of(error: BaseException, runner: str) -> GdoError:
+    """The error that a failed pipeline means: gdo's own where one is found in it."""
+    seen: list[str] = []
+    link: BaseException | None = error
+    while link is not None:
+        found = _MARK.search(str(link))
+        if found:
+            fault = pickle.loads(base64.b64decode(found[1]))  # noqa: S301 (written by `told` in a worker of this run)
+            if isinstance(fault, GdoError):
+                return fault
+        seen.append(str(link))
+        link = link.__cause__ or link.__context__
+    lines = [line for line in seen[0].strip().splitlines() if line.strip()] or [type(error).__name__]
+    # A traceback ends with what was raised; anything else begins with it.
+    said = lines[-1] if "Traceback" in seen[0] else lines[0]
+    return RunFailed(f"{runner}: {type(error).__name__}: {said.strip()[:500]}")

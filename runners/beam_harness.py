@@ -1,0 +1,26 @@
+"""A worker process of Beam's local runner, as gdo starts it: without a word of its own, and gone when its launcher is."""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Serve the launcher until it hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher, which ends the work in order
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # What is worth telling goes to the launcher; Beam would write it here as well.
+    logging.getLogger().addHandler(logging.NullHandler())
+    sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 (for the life of the process)
+    from apache_beam.runners.worker import sdk_worker_main
+
+    sdk_worker_main.main(sys.argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""One desk a machine: the processes of a run on one machine ask a server there, which owns models, cache and budget.
+
+The server is started by the first process that wants it, and ends by itself when none is left. It listens on a socket in
+a folder that only its user may enter.
+"""
+
+import contextlib
+import fcntl
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+from typing import Any
+
+from gdo.ask import Answering
+from gdo.errors import GdoError, RunFailed
+from gdo.ledger import Call, Ledger, StepCount
+from gdo.model import Model, Reply, Request
+from gdo.runners.beam_desk import DeskSpec, Tally, unstarted
+
+
+def _home() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"gdo-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise RunFailed(f"{folder}: belongs to another user, or others may enter it (remove it)")
+    return folder
+
+
+def socket_of(run_id: str) -> str:
+    """Where the server of a run listens."""
+    return str(_home() / f"{run_id}.sock")
+
+
+class Machine:
+    """The desk that all processes of a run on this machine share, seen from one of them."""
+
+    def __init__(self, spec: DeskSpec) -> None:
+        self._spec = spec
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._open: list[Connection] = []
+        self._models: dict[str, Model] = {}
+        self._send(("here",))  # from now on the server knows that somebody is there
+
+    @property
+    def whole(self) -> Ledger | None:
+        """It is in the server."""
+        return None
+
+    def answering(self, name: str, tally: Tally) -> Answering:
+        """A model, its calls counted in a tally."""
+        return There(self, name, tally)
+
+    def model(self, name: str) -> Model:
+        """A model for what it says of itself; the server's is the one that answers."""
+        with self._lock:
+            if name not in self._models:
+                self._models[name] = unstarted(self._spec, name)
+            return self._models[name]
+
+    def replies(
+        self, name: str, step: str, requests: Sequence[Request], attempt: int, order: int
+    ) -> tuple[list[Reply], list[Call]]:
+        """The replies, and what they took."""
+        replies, calls = self._send(("replies", name, step, list(requests), attempt, order))
+        return replies, calls
+
+    def halt(self, name: str, cause: GdoError) -> None:
+        """Send nothing more to a model."""
+        self._send(("halt", name, cause))
+
+    def _send(self, message: tuple[object, ...]) -> Any:
+        """The answer to a message: of the type that `beam_server` gives for it."""
+        try:
+            connection = self._connection()
+            connection.send(message)
+            answer = connection.recv()
+        except (EOFError, OSError) as error:
+            self._local.connection = None
+            raise RunFailed(f"the machine's model server ended: {error or 'it closed the line'}") from None
+        if isinstance(answer, GdoError):
+            raise answer
+        return answer
+
+    def _connection(self) -> Connection:
+        """One a thread: each waits for its own answers."""
+        found: Connection | None = getattr(self._local, "connection", None)
+        if found is None:
+            found = self._local.connection = connected(self._spec)
+            with self._lock:
+                self._open.append(found)
+        return found
+
+    def close(self) -> None:
+        """Hang up."""
+        with self._lock:
+            for connection in self._open:
+                connection.close()
+            self._open.clear()
+
+
+class There:
+    """A model of the machine's server, as one batch sees it."""
+
+    def __init__(self, machine: Machine, name: str, tally: Tally) -> None:
+        self._machine = machine
+        self._name = name
+        self._tally = tally
+
+    @property
+    def model(self) -> Model:
+        """What it can do."""
+        return self._machine.model(self._name)
+
+    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1, order: int = 0) -> list[Reply]:
+        """The replies in the order of the requests."""
+        replies, calls = self._machine.replies(self._name, step, requests, attempt, order)
+        self._tally.take(calls)
+        return replies
+
+    def halt(self, cause: GdoError) -> None:
+        """Send nothing more."""
+        self._machine.halt(self._name, cause)
+
+
+def connected(spec: DeskSpec) -> Connection:
+    """A line to the server of a run on this machine, which is started where there is none.
+
+    Raises:
+        RunFailed: it does not come up.
+    """
+    line = _called(spec.run_id)
+    if line is not None:
+        return line
+    with (_home() / f"{spec.run_id}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process starts it, the others wait
+        line = _called(spec.run_id)
+        if line is None:
+            _start(spec)
+            line = _called(spec.run_id)
+    if line is None:
+        raise RunFailed("the machine's model server does not answer")
+    return line
+
+
+def _called(run_id: str) -> Connection | None:
+    try:
+        return Client(socket_of(run_id), "AF_UNIX")
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+
+
+def _start(spec: DeskSpec) -> None:
+    command = [sys.executable, "-m", "gdo.runners.beam_server"]
+    # A session of its own: Ctrl-C is for the launcher, which tells the server.
+    process = subprocess.Popen(  # noqa: S603 (this interpreter, this module)
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    assert process.stdin is not None  # noqa: S101 (asked for)
+    assert process.stdout is not None  # noqa: S101
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(pickle.dumps((list(sys.path), pickle.dumps(spec))))
+        process.stdin.close()
+    said = process.stdout.readline().decode().strip()
+    process.stdout.close()
+    threading.Thread(target=process.wait, daemon=True).start()  # no zombie is left where this process lives on
+    if said != "ready":
+        raise RunFailed(f"the machine's model server does not start: {said or 'it ended at once'}")
+
+
+def dismiss(run_id: str) -> None:
+    """End the server of a run on this machine, if there is one."""
+    _tell(run_id, "end")
+    for left in (f"{run_id}.sock", f"{run_id}.lock"):
+        (_home() / left).unlink(missing_ok=True)
+
+
+def stop(run_id: str) -> None:
+    """Let the server of a run on this machine send nothing more."""
+    _tell(run_id, "stop")
+
+
+def totals(run_id: str) -> dict[str, StepCount]:
+    """What the server of a run on this machine has counted so far: calls and tokens."""
+    return _tell(run_id, "totals") or {}
+
+
+def _tell(run_id: str, word: str) -> Any:
+    """The answer of a server to a word; None where there is no server."""
+    line = _called(run_id)
+    if line is not None:
+        with contextlib.suppress(EOFError, OSError), line:
+            line.send((word,))
+            return line.recv()
+    return None

@@ -1,0 +1,125 @@
+"""The server of one machine: it runs the models of a run, keeps its replies, and minds its budget, for all processes there.
+
+Started by `beam_machine`; it ends when the last process has hung up.
+"""
+
+import pickle
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+
+from gdo.desk import Desk
+from gdo.errors import GdoError, RunFailed
+from gdo.ledger import Call, Failure, Ledger
+from gdo.runners.beam_desk import DeskSpec, Tally, open_cache
+from gdo.runners.beam_machine import socket_of
+
+LINGER_S = 10.0
+"""How long a server waits for another process once none is there: stages follow each other."""
+
+
+class _Nowhere:
+    """The calls go back with the replies; nothing is kept here."""
+
+    def errors(self, step: str, failures: Sequence[tuple[int, Failure]]) -> None:
+        """Nothing."""
+
+    def calls(self, calls: Sequence[Call]) -> None:
+        """Nothing."""
+
+    def learned(self, step: str, text: str, save: Path | None) -> None:
+        """Nothing."""
+
+
+class Server:
+    """Answers the processes of one machine until the last has hung up."""
+
+    def __init__(self, spec: DeskSpec) -> None:
+        self._spec = spec
+        self._ledger = Ledger(_Nowhere(), max_calls=spec.max_calls, max_tokens=spec.max_tokens)
+        self._desk = Desk(spec.models, spec.folder, self._ledger, open_cache(spec))
+        self._lock = threading.Lock()
+        self._lines = 0
+        self._idle_since = time.monotonic()
+        self._ended = threading.Event()
+
+    def serve(self) -> None:
+        """Listen; return when nobody has been there for a while."""
+        path = socket_of(self._spec.run_id)
+        Path(path).unlink(missing_ok=True)
+        with self._desk, Listener(path, "AF_UNIX", backlog=64) as listener:
+            threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+            print("ready", flush=True)
+            while not self._ended.wait(LINGER_S / 10) and not self._alone():
+                pass
+            Path(path).unlink(missing_ok=True)
+            self._desk.stop()
+
+    def _alone(self) -> bool:
+        with self._lock:
+            return not self._lines and time.monotonic() - self._idle_since > LINGER_S
+
+    def _accept(self, listener: Listener) -> None:
+        while not self._ended.is_set():
+            try:
+                line = listener.accept()
+            except (OSError, EOFError):
+                return
+            with self._lock:
+                self._lines += 1
+            threading.Thread(target=self._talk, args=(line,), daemon=True).start()
+
+    def _talk(self, line: Connection) -> None:
+        try:
+            while True:
+                message = line.recv()
+                line.send(self._answer(message))
+        except (EOFError, OSError):
+            pass
+        finally:
+            line.close()
+            with self._lock:
+                self._lines -= 1
+                self._idle_since = time.monotonic()
+
+    def _answer(self, message: tuple[object, ...]) -> object:
+        try:
+            match message:
+                case ("replies", str(name), str(step), list(requests), int(attempt), int(order)):
+                    tally = Tally(self._ledger)
+                    replies = self._desk.caller(name).replies(step, requests, attempt, order, tally)
+                    return replies, tally.kept.requests
+                case ("halt", str(name), GdoError() as cause):
+                    self._desk.caller(name).halt(cause)
+                case ("stop",):
+                    self._desk.stop()
+                case ("end",):
+                    self._desk.stop()
+                    self._ended.set()
+                case ("totals",):
+                    return self._ledger.steps
+        except GdoError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 (a worker's edge: who waits must hear of it)
+            return RunFailed(f"the machine's model server: {type(error).__name__}: {error}")
+        return None
+
+
+def main() -> None:
+    """Serve the run that is told on standard input."""
+    paths, packed = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 (from the process that started this one)
+    sys.path[:] = paths
+    spec: DeskSpec = pickle.loads(packed)  # noqa: S301
+    try:
+        server = Server(spec)
+    except GdoError as error:
+        print(error, flush=True)
+        return
+    server.serve()
+
+
+if __name__ == "__main__":
+    main()
