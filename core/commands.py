@@ -79,8 +79,12 @@ def _told(done: api.Run, pipeline: api.Pipeline, tell: Callable[[str], None]) ->
     places = [whereabouts(sink.sink, done.plan.folder) for sink in done.plan.sinks]
     tell(f"output: {', '.join(places)}")
     place = f" in {done.folder / 'errors.parquet'}" if errors else ""
+    asked = {node.id: len(node.op.prompts()) for node in done.plan.nodes}
     for name, total in done.ledger.steps.items():
-        if total.errors and total.errors >= total.rows_in:
+        lost = total.errors
+        if asked.get(name, 0) > 1:  # a voter that fails leaves the row to the others
+            lost, _ = done.ledger.reasons.get((name, "no_votes"), (0, ""))
+        if lost and lost >= total.rows_in:
             tell(f"warning: step '{name}' answered none of its {total.rows_in:,} rows")
     for step, lines in done.ledger.learned.items():
         tell("\n".join([f"learned in {step}:", *(f"  {line}" for line in lines)]))

@@ -53,6 +53,9 @@ class Ensembled(Weighing, Compiled):
         """Compile every voter, once the step's own prompt is compiled."""
         faults: list[Finding] = []
         here = UdpBuilder(site.document, site.loc, faults)
+        for key in ("models", "voters"):
+            if key in self.model_fields_set and not getattr(self, key):
+                here.fault((key,), f"`{key}` names nobody", "name at least one, or leave it out")
         if not self.models and not self.voters:
             alone = {"confidence"} if "labels" in type(self).model_fields else set()
             for key in (Weighing.model_fields.keys() & self.model_fields_set) - alone:
@@ -66,7 +69,20 @@ class Ensembled(Weighing, Compiled):
         if not faults:
             self._scales, found = make_scales(self, site, [voter.name for voter in self._voters], self.contests())
             faults += found
+        self._check_names(here)
         return faults
+
+    def _check_names(self, here: UdpBuilder) -> None:
+        """No vote may take the column of an answer, of its margin, or of another vote."""
+        taken = {field.name for contest in self.contests() for field in self.margins(contest)}
+        taken |= {contest.name for contest in self.contests()} | {str(getattr(self, "into", None))}
+        for contest in self.contests():
+            for voter in self._voters:
+                column = vote_column(contest.name, voter.name)
+                if column in taken and self.keep_votes:
+                    what = f"the vote of '{voter.name}' would take the column '{column}'"
+                    here.fault(voter.loc, what, "give the voter another `name`")
+                taken.add(column)
 
     def _compiled_voters(self, site: Site, here: UdpBuilder) -> Iterator[Voter]:
         for i, model in enumerate(self.models):
@@ -163,7 +179,11 @@ class Ensembled(Weighing, Compiled):
 
     def with_ballots(self) -> "Ensembled":
         """The same step, with `keep_votes`."""
-        return self.model_copy(update={"keep_votes": True}) if self._voters else self
+        if not self._voters:
+            return self
+        other = self.model_copy(update={"keep_votes": True, "save": None})  # a measurement keeps no weights
+        other._scales = replace(self._scales, save=None) if self._scales is not None else None  # noqa: SLF001 (a copy of itself)
+        return other
 
 
 def _declared(kind: object) -> tuple[str, ...] | None:

@@ -99,7 +99,8 @@ def evaluate(
     scores = [score for one in found for score in one.scores()]
     if not scores:
         told = ", ".join(gold.answers)
-        raise Faults.one(str(path), f"no row of the result has right answers in {told}", "are the keys the same?")
+        notes = "; ".join(note for one in found for note in one.notes)
+        raise Faults.one(str(path), f"there is nothing to measure in {told}", notes or "are the keys the same?")
     return Evaluation(tuple(scores), tuple(note for one in found for note in one.notes))
 
 
@@ -167,6 +168,7 @@ class _Measurer:
         self.columns = [name for name in wanted if name in gold.answers and name in table.column_names]
         scales = getattr(step.op, "_scales", None) if step is not None else None
         self.speller: Speller = scales.speller if scales is not None else _PLAIN
+        self.closed = {own.name: own.labels is not None for own in scales.contests} if scales is not None else {}
         self.gold = gold
         self.table = table
         if self.columns:
@@ -201,14 +203,14 @@ class _Measurer:
             right = self._right(answers)
             said = {OURS: name, **self.voters.get(name, {})}
             outcomes = {who: self._outcomes(column, right) for who, column in said.items()}
-            for score in _against(name, outcomes):
+            for score in _against(name, outcomes, closed=self.closed.get(name)):
                 by_attribute.setdefault(score.who, []).append(score.measured.f1)
                 yield score
             for who, own in outcomes.items():
                 everything.setdefault(who, []).extend(own)
         if len(self.columns) > 1:
             whole = {who: own for who, own in everything.items() if len(own) == len(everything[OURS])}
-            for score in _against("all", whole):
+            for score in _against("all", whole, closed=False):
                 macro = sum(by_attribute[score.who]) / len(self.columns)
                 yield replace(score, measured=replace(score.measured, macro_f1=macro))
 
@@ -229,7 +231,7 @@ class _Measurer:
         return [Outcome(word, sorted(own, key=str)[0], word in own) for word, own in zip(said, right, strict=True)]
 
 
-def _against(name: str, outcomes: Mapping[str, Sequence[Outcome]]) -> Iterator[Scored]:
-    found = measured(outcomes, OURS)
+def _against(name: str, outcomes: Mapping[str, Sequence[Outcome]], *, closed: bool | None) -> Iterator[Scored]:
+    found = measured(outcomes, OURS, closed=closed)
     for who, (own, gain) in found.items():
         yield Scored(name, who, len(outcomes[who]), own, gain)

@@ -42,7 +42,9 @@ Gain = tuple[float, float, float]
 _Counts = tuple[int, int, int]
 
 
-def measured(outcomes: Mapping[str, Sequence[Outcome]], ours: str) -> dict[str, tuple[Measured, Gain | None]]:
+def measured(
+    outcomes: Mapping[str, Sequence[Outcome]], ours: str, *, closed: bool | None = None
+) -> dict[str, tuple[Measured, Gain | None]]:
     """The scores of each list of outcomes over the same rows; for others than ours, how far ours is above, row against row."""
     samples = {who: _samples(own) for who, own in outcomes.items()}
     found: dict[str, tuple[Measured, Gain | None]] = {}
@@ -54,7 +56,7 @@ def measured(outcomes: Mapping[str, Sequence[Outcome]], ours: str) -> dict[str, 
         if who != ours:
             apart = [a - b for a, b in zip(samples[ours], samples[who], strict=True)]
             gain = (micro_f1(_counted(outcomes[ours])) - f1, *_bounds(apart))
-        found[who] = (Measured(right, f1, low, high, macro_f1(own)), gain)
+        found[who] = (Measured(right, f1, low, high, macro_f1(own, closed)), gain)
     return found
 
 
@@ -68,10 +70,14 @@ def micro_f1(counts: _Counts) -> float:
     return 2 * true / (said + wanted) if said + wanted else 1.0
 
 
-def macro_f1(outcomes: Sequence[Outcome]) -> float | None:
-    """The mean of the F1 of each class that is right somewhere or was said; None for open values."""
+def macro_f1(outcomes: Sequence[Outcome], closed: bool | None = None) -> float | None:
+    """The mean of the F1 of each class that is right somewhere or was said; None for open values.
+
+    Where nobody says whether there are classes, few different right answers are taken for such.
+    """
     right = Counter(one.right for one in outcomes if one.right is not None)
-    if not right or len(right) > _CLASSES or len(right) * 2 > len(outcomes):
+    few = len(right) <= _CLASSES and len(right) * 2 <= len(outcomes)
+    if not right or not (few if closed is None else closed):
         return None
     said = Counter(one.said for one in outcomes if one.said is not None)
     true = Counter(one.right for one in outcomes if one.is_right and one.right is not None)

@@ -91,14 +91,14 @@ class Udp:
             if alone:
                 yield self._text({})
             return
-        columns = {name: rows.column(name).to_pylist() for name in rows.schema.names}
+        columns = {name: _cells(rows.column(name)) for name in rows.schema.names}
         empty: Iterable[bool] = itertools.repeat(False, rows.num_rows)
         if all(column.null_count for column in rows.columns):
             empty = [all(value is None for value in cells) for cells in zip(*columns.values(), strict=True)]
         parts = self.template.parts
         if parts is None or (self.inputs and "fields" in self.template.columns):
-            for row, nothing in zip(rows.to_pylist(), empty, strict=True):
-                yield None if nothing else self._text(row)
+            for cells, nothing in zip(zip(*columns.values(), strict=True), empty, strict=True):
+                yield None if nothing else self._text(dict(zip(columns, cells, strict=True)))
             return
         pieces = [
             itertools.repeat(part)
@@ -171,6 +171,14 @@ class Udp:
             return _json(out)
         value = out[self.output.names[0]]
         return value if isinstance(value, str) else plain_word(value)
+
+
+def _cells(column: pa.Array) -> list[object]:
+    """The values of a column; moments that Python has no word for (endless, before Christ, nanoseconds) as Arrow writes them."""
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        return list(column.cast(pa.string()).to_pylist())
 
 
 def plain_word(value: object) -> str:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gdo.ask import ROW, Ask
-from gdo.database import query_batch
-from gdo.errors import nearest
+from gdo.database import message, query_batch
+from gdo.errors import RunFailed, nearest
 from gdo.prompt import Udp
 
 Word = Literal["case", "spaces", "punctuation", "units"]
@@ -117,7 +118,10 @@ class Speller:
 def by_sql(expression: str, texts: pa.StringArray) -> pa.StringArray:
     """A SQL expression over each text; where it gives null the text stays."""
     batch = pa.RecordBatch.from_arrays([texts], names=["value"])
-    found = query_batch(f"SELECT CAST(({expression}\n) AS VARCHAR) AS spelt FROM input", batch)
+    try:
+        found = query_batch(f"SELECT CAST(({expression}\n) AS VARCHAR) AS spelt FROM input", batch)
+    except duckdb.Error as error:
+        raise RunFailed(f"normalize: sql: {message(error)} (where it may fail, TRY(...) gives null)") from None
     return pc.coalesce(found.column("spelt").combine_chunks().cast(pa.string()), texts)
 
 

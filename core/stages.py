@@ -12,6 +12,7 @@ from pydantic import PrivateAttr
 from gdo.answers import Answers
 from gdo.ask import ROW, Ask
 from gdo.document import Loc
+from gdo.errors import Faults
 from gdo.ledger import Failure
 from gdo.op import Operator, put_column
 from gdo.prompt import Udp
@@ -61,9 +62,9 @@ class Panel:
 
     def hidden(self) -> Iterator[tuple[Contest, Voter, str]]:
         """The hidden column of each vote."""
-        for contest in self.contests:
-            for voter in self.voters:
-                yield contest, voter, f"__vote__{contest.name}__{voter.name}"
+        for i, contest in enumerate(self.contests):
+            for j, voter in enumerate(self.voters):
+                yield contest, voter, f"__vote_{i}_{j}__"
 
     def of(self, contest: Contest) -> list[str]:
         """The hidden columns of the votes on one thing, voter by voter."""
@@ -166,6 +167,10 @@ class Tally(Weighed):
             whole = types[0].type if len(types) == 1 else pa.struct(types)
             answers = [pa.field(panel.gathered, whole), *(f for f in answers if f.name not in panel.names)]
         kept = [pa.field(vote_column(c.name, v.name), c.type) for c, v, _ in panel.hidden()] if self.keep_votes else []
+        over = [field.name for field in kept if field.name in schema.names]
+        if over:
+            hint = "give the voter another `name`, or rename the column in an sql step"
+            raise Faults.one("", f"a kept vote would take the place of the column '{over[0]}'", hint)
         return [*answers, *kept]
 
     def writes(self, schema: pa.Schema) -> pa.Schema:

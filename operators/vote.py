@@ -11,6 +11,7 @@ from pydantic import Field
 from gdo.document import Loc
 from gdo.errors import Faults, Finding
 from gdo.op import Site
+from gdo.scalars import fold
 from gdo.scales import Contest, closed_labels, make_scales
 from gdo.udp import LabelSet
 from gdo.weighing import Ballot, Weighed
@@ -72,10 +73,21 @@ class Vote(Weighed, kind="vote"):
             Faults: the columns hold values that cannot be compared.
         """
         contest = self.scales.contests[0]
-        if contest.labels is not None:
-            return [contest]
         kinds = {column: schema.field(column).type for column in self.columns.values() if column in schema.names}
-        return [replace(contest, type=_common(kinds))]
+        if contest.labels is None:
+            return [replace(contest, type=_common(kinds))]
+        for column, kind in kinds.items():
+            if pa.types.is_boolean(kind) and not {"true", "false"} & {fold(label) for label in contest.labels}:
+                what = f"the column '{column}' is boolean, and no label is true or false"
+                hint = "in a csv file yes and no are read so: SELECT * FROM read_csv('FILE', all_varchar = true)"
+                raise Faults.one("", what, hint)
+        return [contest]
+
+    def with_ballots(self) -> "Vote":
+        """The same step; a measurement keeps no weights."""
+        other = self.model_copy(update={"save": None})
+        other._scales = replace(self.scales, save=None)  # noqa: SLF001 (a copy of itself)
+        return other
 
     def ballots(self) -> Mapping[str, Mapping[str, str]]:
         """The voters' columns."""

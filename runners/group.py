@@ -96,4 +96,4 @@ def arguments(call: Tree, function: Function) -> tuple[dict[str, Tree], dict[str
 def _is_struct(expression: Tree) -> bool:
     made = expression.get("function_name") == "struct_pack" and not expression.get("filter")
     names = [str(part.get("name", "")).lower() for part in expression.get("arguments", [])]
-    return made and all(names) and len({*names}) == len(names)
+    return made and bool(names) and all(names) and len({*names}) == len(names)

@@ -27,6 +27,8 @@ def choose(votes: ByAttribute, gold: ByAttribute, *, clip_negative: bool = False
     on the rest, in turn. A combination that does not lead the single voter by more than noise is not taken; nor is
     another one in the place of the stack, which is the safest.
     """
+    if len(next(iter(votes.values())).voters) == 1:
+        return "majority", "there is only one voter"
     rows = sum(len(own) for own in gold.values())
     if rows < FEWEST:
         return WITHOUT, f"{rows} gold rows are too few to compare ways of weighing"
@@ -37,7 +39,7 @@ def choose(votes: ByAttribute, gold: ByAttribute, *, clip_negative: bool = False
     for method in sorted(others, key=lambda method: -scores[method]):
         if _leads(found[method], found[best], scores[best]):
             best = method
-    alone = f"the best single voter, {best_single(gold)}, {scores['single']:.3f}"
+    alone = f"choosing one voter, {best_single(gold)} on all of them, {scores['single']:.3f}"
     if _leads(found[best], found["single"], scores["single"]):
         return best, f"cross-validated F1 {scores[best]:.3f} on {rows} gold rows; {alone}"
     return "single", f"{alone} on {rows} gold rows; {best} with {scores[best]:.3f} leads by no more than noise"

@@ -1,5 +1,7 @@
 """Votes -> what an ensemble learned of its voters; and what that makes of other votes."""
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,6 +15,8 @@ from gdo.voting.weighted import accuracies
 _TWINS = 0.95
 _BEYOND = 0.05
 _QUORUM = 3
+_ENOUGH = 10
+"""Rows below which voters may say the same by chance."""
 Agreement = tuple[tuple[float | None, ...], ...]
 
 
@@ -43,6 +47,8 @@ def _fitted(votes: ByAttribute, method: str, *, clip_negative: bool) -> dict[str
         method, why = choose(votes, gold, clip_negative=clip_negative) if there else (WITHOUT, "there are no gold rows")
     rules = learn(method, votes, gold, clip_negative=clip_negative)
     shown = f"single:{best_single(gold)}" if method == "single" else method
+    if len(votes) > 1 and why:
+        why += f" (over the {'closed' if next(iter(votes.values())).labels else 'open'} attributes {', '.join(votes)})"
     return {name: _contested(own, rules[name], shown, why) for name, own in votes.items()}
 
 
@@ -91,13 +97,22 @@ def _warnings(facts: dict[str, VoterFacts], agreement: Agreement, total: int) ->
         found.append(f"only {len(facts) - len(silent)} voters answer: two cannot outvote each other")
     found += [f"'{voter}' never answers" for voter in silent]
     found += [f"'{voter}' always says the same" for voter, own in facts.items() if own.same >= 1.0 and total > 1]
+    return [*found, *_twins(facts, agreement, total)]
+
+
+def _twins(facts: dict[str, VoterFacts], agreement: Agreement, total: int) -> Iterator[str]:
+    """Voters who say the same more often than their being right explains, one line for all who do."""
     names = list(facts)
-    for i, one in enumerate(names):
+    groups: list[set[int]] = []
+    for i in range(len(names)) if total >= _ENOUGH else ():
         for j in range(i):
             share = agreement[i][j]
             if share is not None and share >= max(_TWINS, _explained(i, j, facts, agreement) + _BEYOND):
-                found.append(f"'{names[j]}' and '{one}' say the same in {share:.0%}: they count as one voice twice")
-    return found
+                met = [group for group in groups if group & {i, j}]
+                groups = [group for group in groups if group not in met] + [set().union({i, j}, *met)]
+    for group in groups:
+        who = " and ".join(f"'{names[i]}'" for i in sorted(group))
+        yield f"{who} say the same in {_TWINS:.0%} of the rows or more: they count as one voice {len(group)} times"
 
 
 def _explained(i: int, j: int, facts: dict[str, VoterFacts], agreement: Agreement) -> float:

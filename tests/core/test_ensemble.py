@@ -131,8 +131,6 @@ def test_one_voter_may_fail_where_a_failed_row_would_end_the_run(project):
 
 
 def test_there_is_no_value_is_an_answer_that_can_win(project):
-    run = project(extract(models=["nothing", "right"], voters=[]) | {"weights": "majority"})
-    assert column(run)[0] is None or column(run)[0] == "red"
     run = project(
         {
             **extract(weights="majority"),
@@ -248,6 +246,11 @@ def test_no_answer_is_given_below_a_margin(project):
         (extract(models=["right", "wrong"], save="no/where.json"), ["there is no folder"]),
         (extract(models=["right", "wrong"], abstain_below=2), ["at most 1"]),
         (extract(voters=[{"model": "right", "text": "{{ titel }}"}]), ["no column 'titel'", "did you mean 'title'?"]),
+        (extract(models=[]), ["`models` names nobody"]),
+        (
+            classify(voters=[{"name": "margin", "model": "right"}, {"model": "wrong"}], keep_votes=True, confidence=True),
+            ["the vote of 'margin' would take the column 'color_margin'"],
+        ),
         (extract(voters=[{"modl": "right"}]), ["unknown key 'modl'", "did you mean 'model'?"]),
         (extract(voters=[{"udp": "tidy_name", "model": "right"}]), []),
     ],
@@ -260,3 +263,18 @@ def test_what_is_wrong_is_told_with_its_place(project, step, phrases):
     for phrase in phrases:
         assert phrase in text
     assert len(raised.value.findings) == 1, text
+
+
+def test_a_kept_vote_takes_the_place_of_no_column(project):
+    pyarrow.parquet.write_table(
+        pa.table({"id": [1], "title": ["red"], "color_right": ["mine"]}), project.folder / "in.parquet"
+    )
+    with pytest.raises(Faults, match="would take the place of the column 'color_right'"):
+        project(classify(models=["right", "wrong"], keep_votes=True))
+
+
+def test_one_voter_alone_is_believed_also_beside_gold_rows(project):
+    rows = "".join(f"{i},{'black' if i % 2 else 'red'}\n" for i in range(6))
+    (project.folder / "gold.csv").write_text(f"id,color\n{rows}", encoding="utf-8")
+    run = project(classify(models=["wrong"], gold={"path": "gold.csv", "key": "id"}))
+    assert column(run) == ["blue"] * 5 + [None]

@@ -101,6 +101,10 @@ def test_rows_in_are_rows_out_and_a_unanimous_row_is_what_all_say(tmp_path_facto
         ({"columns": {}}, ["'columns' must not be empty"]),
         ({"columns": {"p": "a", "q": "a"}}, ["the column 'a' votes twice"]),
         ({"keep_votes": True}, ["are columns already"]),
+        (
+            {"columns": {"a": "a", "y": "yes"}, "labels": ["yes", "no"]},
+            ["'yes' is boolean, and no label is true or false"],
+        ),
         ({"labels": [["x"]]}, ["labels"]),
         ({"columns": {"a": "a", "n": "id"}}, ["different types", "'a' is string", "'id' is int64"]),
         ({"gold": {"path": "in.parquet", "key": "idd", "column": "a"}}, ["no column 'idd'"]),
@@ -109,7 +113,7 @@ def test_rows_in_are_rows_out_and_a_unanimous_row_is_what_all_say(tmp_path_facto
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path, keys, phrases):
     with pytest.raises(Faults) as raised:
-        vote(tmp_path, votes(a=["x"], b=["y"], c=["z"]), **keys)
+        vote(tmp_path, votes(a=["x"], b=["y"], c=["z"], yes=[True]), **keys)
     text = str(raised.value)
     assert ".yaml:" in text
     for phrase in phrases:

@@ -42,7 +42,7 @@ def test_few_voters_silent_ones_and_stuck_ones_are_warned_of(votes):
 
 def test_two_voices_that_are_one_are_warned_of_and_agreement_on_easy_rows_is_not(votes):
     rows = [["a", "a", "b"], ["b", "b", "a"], ["a", "a", "a"], ["b", "b", "b"]] * 5
-    assert any("'m0' and 'm1' say the same in 100%" in warning for warning in warnings(votes, rows))
+    assert any("'m0' and 'm1' say the same" in warning for warning in warnings(votes, rows))
     easy = [["a", "a", "a"], ["b", "b", "b"]] * 10
     assert not any("say the same in" in warning for warning in warnings(votes, easy))
 
