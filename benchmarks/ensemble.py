@@ -33,6 +33,7 @@ POLICY = [f"policy_{language}" for language in ("DA", "EN", "ES", "FR", "HU", "I
 SMALL = ["qwen2.5_14b", "glm4", "gemma2", "gemma3_12b", "gpt-4.1-nano-2025-04-14", "gemini-1.5-flash-8b",
          "pixtral-12b-2409", "qwen2.5", "tulu3", "mistral-openorca", "gemma3", "exaone3.5", "mistral-small",
          "gpt-3.5-turbo-0125", "nous-hermes2", "marco-o1"]  # fmt: skip
+SMALLER = ["gemma2", "qwen2.5", "gemma3", "aya-expanse", "tulu3", "mistral-nemo", "glm4", "exaone3.5"]
 FRONTIER = ["o1-2024-12-17", "o3-2025-04-16", "gpt-4o-2024-05-13", "gpt-4.5-preview-2025-02-27", "grok-3-beta",
             "deepseek-reasoner", "claude-3-7-sonnet-20250219", "gemini-1.5-pro", "llama3.1_405b", "mistral-large-2411",
             "gpt-4.1-2025-04-14", "grok-3-mini-beta", "o4-mini-2025-04-16", "gemini-2.0-flash", "deepseek-chat",
@@ -206,7 +207,7 @@ def scale(items: int = 1_000_000, models: int = 10, labels: int = 20) -> None:
 
 
 def figures(parts: Sequence[str], splits: int) -> Iterator[None]:
-    panels = {"small": SMALL, "frontier": FRONTIER, "mixed": MIXED}
+    panels = {"smaller": SMALLER, "small": SMALL, "frontier": FRONTIER, "mixed": MIXED}
     with ProcessPoolExecutor() as pool:
         for part, rows in (("textclass", None), ("few", 50)):
             if part in parts:

@@ -3,8 +3,10 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +45,8 @@ def sql(options: argparse.Namespace) -> int:
     query = _query(options)
     kind = _format(options)
     started = time.monotonic()
+    _interruptible()
+    goes_on = "without a cache no reply is kept" if options.no_cache else GOES_ON
     with _opened(options.db) as connection, _registered(connection, query, options, tell) as session:
         try:
             with insql.prepared(connection, query) as ready:
@@ -53,13 +57,19 @@ def sql(options: argparse.Namespace) -> int:
                     ready.ask()
                     rows = _written(connection, ready, kind, options.out)
         except KeyboardInterrupt:
-            raise Stopped(f"stopped; {GOES_ON}") from None
+            raise Stopped(f"stopped; {goes_on}") from None
         except BudgetSpent as spent:
-            raise BudgetSpent(f"{spent}; {GOES_ON}") from None
+            raise BudgetSpent(f"{spent}; {goes_on}") from None
         tell(_told(session, rows, time.monotonic() - started))
     if options.out is not None:
         print(options.out)
     return 0
+
+
+def _interruptible() -> None:
+    """Ctrl-C stops a query also where the shell lets it be ignored, as it does for `gdo run`."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _query(options: argparse.Namespace) -> str:

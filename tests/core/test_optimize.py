@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gdo.api import RUNNERS
 from gdo.desk import Desk
+from gdo.engine import RUNNERS
 from gdo.ledger import Ledger
 from gdo.optimize import RULES, optimize
 from gdo.optimize.columns import read_needed_columns

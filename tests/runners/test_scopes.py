@@ -16,7 +16,7 @@ from pydantic import Field
 import gdo
 from gdo.ask import ROW, Ask
 from gdo.op import Operator, Rows, Scope, put_column
-from gdo.runners.duckdb import GROUP, whole_groups
+from gdo.runners.groups import GROUP, whole_groups
 
 Write = Callable[..., Path]
 
