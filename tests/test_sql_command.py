@@ -203,9 +203,9 @@ def test_an_interrupt_keeps_what_was_answered(sql: Callable[..., Done], tmp_path
     query = "SELECT prompt('{{ i }}', {i: i}) FROM range(2000) r(i)"
     command = [*GDO, query, "--pipeline", "p.yaml"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    cache = tmp_path / ".gdo" / "cache.sqlite-wal"
+    cache = tmp_path / ".gdo" / "cache.sqlite-wal"  # its tables alone are 30 kB there
     deadline = time.monotonic() + 60
-    while not (cache.exists() and cache.stat().st_size > 20_000):
+    while not (cache.exists() and cache.stat().st_size > 100_000):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
