@@ -19,7 +19,9 @@ def shown(state: State) -> str:
 
 def _contest(name: str, own: Contested, voters: tuple[str, ...]) -> Iterator[str]:
     kind = "open values" if own.labels is None else f"{len(own.labels)} labels"
-    yield f"{name} ({kind}), decided by {own.method}"
+    rounds = getattr(own.rule, "rounds", 0)
+    after = f" after {rounds} rounds" if rounds > 1 else ""
+    yield f"{name} ({kind}), decided by {own.method}{after}"
     if own.why:
         yield f"  {own.why}"
     width = max(len(voter) for voter in voters)

@@ -59,3 +59,19 @@ def test_the_project_of_gdo_init_runs_as_it_is(tmp_path):
     assert len(rows) == 10
     assert {row["shelf"] for row in rows} <= {"drinks", "sweets", "vegetables"}
     assert next(row for row in rows if row["typed"] == "Mineral Water 1.5L")["shelf"] == "drinks"
+
+
+@pytest.mark.model
+def test_three_prompts_to_the_bundled_model_vote(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "products.csv").write_bytes((ROOT / "pipelines" / "data" / "products.csv").read_bytes())
+    (tmp_path / "voters.yaml").write_text((ROOT / "pipelines" / "voters.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    run = gdo.run(tmp_path / "voters.yaml", limit=4)
+    rows = run.table().to_pylist()
+    assert len(rows) == 4
+    assert run.errors().num_rows == 0
+    for row in rows:
+        votes = [row[f"category_{voter}"] for voter in ("names", "shelves", "labels")]
+        assert row["category"] in votes
+        assert row["category_agreement"] == pytest.approx(votes.count(row["category"]) / 3)
+    assert rows[0]["category"] == "dairy", "1% Lowfat Milk"
