@@ -80,21 +80,27 @@ class Panel(NamedTuple):
     items: Mapping[str, Sequence[str]]
 
 
+def closed(
+    said: Mapping[tuple[str, str], str], voters: Sequence[str], gold: Mapping[str, str | None], labels: Sequence[str]
+) -> Votes:
+    """The labels that voters gave items: `said` by voter and item, `gold` by item, in the order of its items."""
+    columns = [pa.array([said.get((voter, item)) for item in gold], pa.string()) for voter in voters]
+    right = pa.array(list(gold.values()), pa.string())
+    voted = [pc.is_valid(column) for column in columns]
+    return votes_of(columns, voted, tuple(voters), tuple(labels), gold=right, known=pc.is_valid(right))
+
+
 def textclass(task: str, models: Sequence[str]) -> Panel:
     """The labels that models gave the items of a task; those that never took it are left out."""
     with duckdb.connect() as connection:
         folder = DATA / "textclass-llm-runs"
         query = f"SELECT item_id, gold FROM '{folder}/items.parquet' WHERE task = ? ORDER BY item_id"
-        items = connection.execute(query, [task]).fetchall()
+        gold = dict(connection.execute(query, [task]).fetchall())
         query = f"SELECT model, item_id, label FROM '{folder}/answers.parquet' WHERE task = ?"
         said = {(model, item): label for model, item, label in connection.execute(query, [task]).fetchall()}
-    there = [model for model in models if any((model, item) in said for item, _ in items)]
-    columns = [pa.array([said.get((model, item)) for item, _ in items], pa.string()) for model in there]
-    gold = pa.array([right for _, right in items], pa.string())
-    labels = tuple(sorted({right for _, right in items}))
-    voted = [pc.is_valid(column) for column in columns]
-    votes = votes_of(columns, voted, tuple(there), labels, gold=gold, known=pc.is_valid(gold))
-    return Panel({"label": votes}, {"label": [item for item, _ in items]})
+    took = {model for model, _ in said}
+    votes = closed(said, [model for model in models if model in took], gold, sorted(set(gold.values())))
+    return Panel({"label": votes}, {"label": list(gold)})
 
 
 def pae(dataset: str, runs: Sequence[str]) -> Panel:
@@ -175,11 +181,8 @@ def crowd(name: str) -> tuple[float, float, float]:
         query = f"SELECT task, truth::VARCHAR FROM '{folder}/truth.parquet' WHERE dataset = ?"
         truth = dict(connection.execute(query, [name]).fetchall())
     tasks, workers, labels = (sorted({answer[i] for answer in answers}) for i in range(3))
-    said = {(task, worker): label for task, worker, label in answers}
-    columns = [pa.array([said.get((task, worker)) for task in tasks], pa.string()) for worker in workers]
-    gold = pa.array([truth.get(task) for task in tasks], pa.string())
-    voted = [pc.is_valid(column) for column in columns]
-    votes = votes_of(columns, voted, tuple(workers), tuple(labels), gold=gold, known=pc.is_valid(gold))
+    said = {(worker, task): label for task, worker, label in answers}
+    votes = closed(said, workers, {task: truth.get(task) for task in tasks}, labels)
     codes = [decide(votes, w).code for w in (majority(votes).weights, iwmv(votes).weights)]
     codes.append(decide_by(votes, dawid_skene(votes)).code)
     known = votes.gold.is_valid()

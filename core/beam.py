@@ -2,6 +2,7 @@
 
 import pickle
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import blake2b
@@ -34,7 +35,7 @@ from gdo.tables import ArrowStream
 _PROGRAM = secrets.token_hex(4)
 
 
-class _Transform(beam.PTransform):
+class _Transform(beam.PTransform, ABC):
     """What both have in common; `_spec` reads the steps for the columns that come in."""
 
     def __init__(self, *, cache: bool = True, batch_rows: int = MAX_ROWS, max_calls: int | None = None) -> None:
@@ -43,8 +44,9 @@ class _Transform(beam.PTransform):
         self._batch_rows = batch_rows
         self._max_calls = max_calls
 
+    @abstractmethod
     def _spec(self, source: ArrowStream) -> Spec:
-        raise NotImplementedError
+        """The steps, read for what comes in."""
 
     def expand(self, rows: PCollection) -> PCollection:
         """The rows that come out."""

@@ -159,13 +159,7 @@ class Caller:
         withheld: list[GdoError] = []
 
         def allowed() -> Iterator[Request]:
-            for place, (key, request) in enumerate(missing.items()):
-                if place % _TAKEN == 0:
-                    mine = self._disk.take(keys[place : place + _TAKEN])
-                    taken.extend(mine)
-                if key not in mine:
-                    elsewhere[key] = request
-                    continue
+            for key, request in self._claimed(missing, taken, elsewhere):
                 refused = self._refused(errand.ledger)
                 if refused is not None:
                     withheld.append(refused)
@@ -183,7 +177,6 @@ class Caller:
                 withheld.insert(0, self.cause)
             found[sent[index]] = reply
 
-        keys = list(missing)
         try:
             await self.model.generate(allowed(), done, errand.order)
         finally:
@@ -192,6 +185,20 @@ class Caller:
         if withheld:
             raise withheld[0]
         return elsewhere
+
+    def _claimed(
+        self, missing: Mapping[bytes, Request], taken: list[bytes], elsewhere: dict[bytes, Request]
+    ) -> Iterator[tuple[bytes, Request]]:
+        """What this run is to ask, claimed a few at a time; what another one asks goes to `elsewhere`."""
+        keys = list(missing)
+        for place, (key, request) in enumerate(missing.items()):
+            if place % _TAKEN == 0:
+                mine = self._disk.take(keys[place : place + _TAKEN])
+                taken.extend(mine)
+            if key in mine:
+                yield key, request
+            else:
+                elsewhere[key] = request
 
     def _refused(self, ledger: Ledger) -> GdoError | None:
         """Why nothing may be sent, if so; else one call is taken from the budget."""

@@ -43,7 +43,7 @@ class Classify(Ensembled, kind="classify"):
         self._udp = udp
         if self.multi and (self.models or self.voters):
             here.fault(("multi",), "an ensemble gives one label", "leave `multi` out, or ask one model")
-        return faults or self.prepare_voters(site)
+        return faults + self.prepare_voters(site)
 
     def _task(self, labels: object) -> str:
         assert isinstance(labels, Labels)  # noqa: S101

@@ -37,7 +37,7 @@ class Extract(Ensembled, kind="extract"):
         task = " ".join(["Read the attributes from the text. Answer null where it does not say.", *told])
         self._udp = Udp(self.id or self.kind, template, output, self.system, task=task, examples=examples)
         faults.extend(here.missing_inputs(self._udp, ("text",)))
-        return faults or self.prepare_voters(site)
+        return faults + self.prepare_voters(site)
 
     def _output(self, here: UdpBuilder) -> Record:
         """An open attribute may be null unless it says otherwise; a closed set has its own word for "none"."""

@@ -212,6 +212,11 @@ class EndpointModel:
             self._watch.end(call)
             server.sending -= 1
             self._throttle.leave()
+        self._learn(server, reply, then, sent_at, expected)
+        return reply, then
+
+    def _learn(self, server: Server, reply: Reply, then: Next, sent_at: float, expected: float) -> None:
+        """What a try tells of the server, of how much it can take, and of how long replies are."""
         if then == "settled" and reply.error is None:
             self._throttle.answered()
             self._answered_at = sent_at
@@ -227,7 +232,6 @@ class EndpointModel:
             self._away_since = self._away_since or sent_at
             if len(self._servers.all) > 1:  # the others are asked in the meantime
                 server.rest(backoff_s(2))
-        return reply, then
 
     async def _try(self, server: Server, sent: bytes, sent_at: float, plain: bool, anew: bool) -> tuple[Reply, Next]:
         try:
