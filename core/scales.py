@@ -15,7 +15,6 @@ from gdo.errors import Faults, Finding
 from gdo.gold import Gold, GoldRows, read_gold
 from gdo.op import Site
 from gdo.prompt import Udp
-from gdo.scalars import fold
 from gdo.spelling import Canonical, Speller, Word, closed_code, known_word
 from gdo.udp import find_udp, load_udp
 from gdo.voting.rules import BY_GOLD, BY_LABELS, Method
@@ -172,7 +171,7 @@ class _Maker:
             if contest.labels is None or contest.name not in gold.answers:
                 continue
             words = pc.unique(gold.answers[contest.name].cast(pa.string())).drop_null().to_pylist()
-            coded = zip(words, closed_code(words, contest.labels, fold), strict=True)
+            coded = zip(words, closed_code(words, contest.labels), strict=True)
             strange = [f"'{word}'" for word, label in coded if label is None]
             if strange:
                 shown = ", ".join(strange[:5]) + (", ..." if len(strange) > 5 else "")  # noqa: PLR2004 (a line stays readable)

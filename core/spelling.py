@@ -16,6 +16,7 @@ from gdo.ask import ROW, Ask
 from gdo.database import message, query_batch
 from gdo.errors import RunFailed, nearest
 from gdo.prompt import Udp
+from gdo.scalars import fold
 
 Word = Literal["case", "spaces", "punctuation", "units"]
 
@@ -161,7 +162,7 @@ def _plain(value: object) -> str:
     return value.isoformat() if isinstance(value, (dt.date, dt.time)) else str(value)
 
 
-def closed_code(texts: Sequence[str], labels: Sequence[str], fold: Callable[[str], str]) -> list[str | None]:
+def closed_code(texts: Sequence[str], labels: Sequence[str]) -> list[str | None]:
     """The label that each text is, as it was declared; None for one outside the set."""
     known = {fold(label): label for label in labels}
     return [known.get(fold(text)) for text in texts]

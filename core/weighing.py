@@ -11,7 +11,6 @@ from pydantic import PrivateAttr
 from gdo.ask import ROW, Ask
 from gdo.errors import RunFailed
 from gdo.op import Learned, Operator, Scope, put_column
-from gdo.scalars import fold
 from gdo.scales import Contest, Scales, Weighing
 from gdo.spelling import as_text, closed_code
 from gdo.voting.fit import combine, fit
@@ -71,7 +70,7 @@ class Weighed(Weighing, Operator):
             """A label as it was declared; a word outside the set stays a word outside the set."""
             encoded = as_text(column).dictionary_encode()
             words = encoded.dictionary.to_pylist()
-            found = [label or word for word, label in zip(words, closed_code(words, labels, fold), strict=True)]
+            found = [label or word for word, label in zip(words, closed_code(words, labels), strict=True)]
             return pa.array(found, pa.string()).take(encoded.indices)
 
         return closed

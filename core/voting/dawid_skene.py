@@ -14,7 +14,7 @@ from gdo.voting.votes import Votes
 from gdo.voting.weighted import accuracies
 
 ROUNDS = 100
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 _TINY = 1e-10
 _NEVER = -1e6
 """The logarithm of a prior of 0: a class that nobody gives takes no share of any row."""

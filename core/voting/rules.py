@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +15,6 @@ from gdo.voting.votes import NOBODY_SAID_NOTHING, Votes
 from gdo.voting.weighted import decide, iwmv, log_odds, majority
 
 Method = Literal["auto", "majority", "iwmv", "log_odds", "dawid_skene", "confusion", "stack"]
-METHODS: tuple[str, ...] = get_args(Method)
 BY_GOLD = frozenset({"confusion", "stack"})
 BY_LABELS = frozenset({"dawid_skene", "confusion"})
 

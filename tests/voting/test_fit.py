@@ -1,9 +1,11 @@
 """What is told of voters: accuracy, missing votes, agreement, warnings."""
 
+from typing import get_args
+
 import pytest
 
 from gdo.voting.fit import fit
-from gdo.voting.rules import METHODS
+from gdo.voting.rules import Method
 
 LABELS = "ab"
 
@@ -47,7 +49,7 @@ def test_two_voices_that_are_one_are_warned_of_and_agreement_on_easy_rows_is_not
     assert not any("say the same in" in warning for warning in warnings(votes, easy))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", get_args(Method))
 @pytest.mark.parametrize("rows", [[[None, None, None]], [["a", "a", "a"]], [["zebra", None, None]]])
 def test_every_way_bears_any_votes(votes, method, rows):
     rows = [*rows, ["a", "b", "a"]]

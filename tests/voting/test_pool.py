@@ -16,15 +16,15 @@ def share(votes, code):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_voters_who_follow_one_source_are_believed_less_than_matrices_alone_would(votes, followers, seed):
-    said, right = followers(300, 6, seed)
+    said, right = followers(1000, 6, seed)
     gold = votes(said, LABELS, right)
     pool = fit_pool(gold.with_gold())
-    more, truth = followers(1000, 6, seed + 100)
+    more, truth = followers(3000, 6, seed + 100)
     held = votes(more, LABELS, truth)
     ours = share(held, decide_pooled(held, pool).code)
     assert ours > share(held, decide(held, majority(held).weights).code) + 0.1
     assert ours > share(held, decide_by(held, confusion(gold)).code) + 0.05
-    assert ours > share(held, held.codes[6]) - 0.03, "about as good as the one good voter"
+    assert ours > share(held, held.codes[6]) - 0.01, "as good as the one good voter"
     assert pool.exponents[6] > max(pool.exponents[:6])
 
 

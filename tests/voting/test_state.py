@@ -1,18 +1,19 @@
 """What was learned, as a file and back."""
 
 import json
+from typing import get_args
 
 import pytest
 
 from gdo.voting.fit import combine, fit
-from gdo.voting.rules import METHODS
+from gdo.voting.rules import Method
 from gdo.voting.show import shown
 from gdo.voting.state import State
 
 LABELS = "abcd"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", get_args(Method))
 @pytest.mark.parametrize("labels", [LABELS, None], ids=["closed", "open"])
 def test_a_saved_ensemble_decides_as_before(votes, followers, method, labels):
     if labels is None and method in {"dawid_skene", "confusion"}:
