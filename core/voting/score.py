@@ -50,11 +50,15 @@ class Packed:
         """For each class, the sum over the voters in each row."""
 
         def of(k: int) -> pa.Array:
-            parts = [self.table(lookup, g, k, kind).take(code) for g, code in zip(self.groups, self.codes, strict=True)]
-            total = reduce(pc.add, parts)
+            total = self.sum_of(lookup, k, kind)
             return total if start is None else pc.add(total, pa.scalar(start[k], kind))
 
         return side_by_side(of, range(self.classes), self.rows)
+
+    def sum_of(self, lookup: Lookup, k: int, kind: pa.DataType) -> pa.Array:
+        """The sum over the voters in each row, for one class."""
+        pairs = zip(self.groups, self.codes, strict=True)
+        return reduce(pc.add, [self.table(lookup, group, k, kind).take(code) for group, code in pairs])
 
 
 def side_by_side(work: Callable[[int], pa.Array], items: Sequence[int], rows: int) -> list[pa.Array]:

@@ -25,31 +25,35 @@ class Learned:
     rounds: int
 
 
-def decide(votes: Votes, weights: Sequence[float], packed: Packed | None = None) -> Combined:
-    """The class of the greatest weight in each row; of a tie that of the heaviest voter, then the first class.
-
-    Weights are summed as whole numbers, so that a tie is a tie; what breaks it stands below the last digit.
-    """
-    packed = packed or Packed(votes)
-    most = max((abs(weight) for weight in weights), default=0.0) or 1.0
-    ranks = {weight: rank for rank, weight in enumerate(sorted(set(weights), reverse=True))}
-    whole = [
-        round(weight / most * _UNIT) * _SHIFT + _TIE // (len(weights) + 1) ** min(ranks[weight], 16)
-        for weight in weights
-    ]
-    lookup = [[[w if a == k else 0 for a in range(votes.classes)] for k in range(votes.classes)] for w in whole]
-    code, best, second = lead(packed.sums(lookup, pa.int64()), candidates(votes))
-    code = pc.if_else(anybody(votes), code, None)
+def decide(votes: Votes, weights: Sequence[float]) -> Combined:
+    """The class of the greatest weight in each row; of a tie that of the heaviest voter, then the first class."""
+    packed, whole = Packed(votes), _whole(weights)
+    code, best, second = _winners(votes, whole, packed)
     second = pc.if_else(pc.less_equal(second, LOWEST), 0, second)
     gap = pc.cast(pc.subtract(pc.divide(best, _SHIFT), pc.divide(second, _SHIFT)), pa.float64())
-    sizes = [
-        [[abs(w) // _SHIFT if k == 0 else 0 for _ in range(votes.classes)] for k in range(votes.classes)] for w in whole
-    ]
-    total = pc.cast(packed.sums(sizes, pa.int64())[0], pa.float64())
+    sizes = [[[abs(w) // _SHIFT] * votes.classes] for w in whole]
+    total = pc.cast(packed.sum_of(sizes, 0, pa.int64()), pa.float64())
     margin = pc.if_else(
         pc.greater(total, 0.0), pc.min_element_wise(pc.divide(gap, pc.max_element_wise(total, 1.0)), 1.0), 0.0
     )
     return Combined(code, pc.if_else(pc.is_valid(code), margin, None), agreement(votes, code))
+
+
+def _whole(weights: Sequence[float]) -> list[int]:
+    """Weights as whole numbers, so that a tie of sums is a tie; what breaks it stands below the last digit."""
+    most = max((abs(weight) for weight in weights), default=0.0) or 1.0
+    ranks = {weight: rank for rank, weight in enumerate(sorted(set(weights), reverse=True))}
+    return [
+        round(weight / most * _UNIT) * _SHIFT + _TIE // (len(weights) + 1) ** min(ranks[weight], 16)
+        for weight in weights
+    ]
+
+
+def _winners(votes: Votes, whole: Sequence[int], packed: Packed) -> tuple[pa.Int32Array, pa.Array, pa.Array]:
+    """The class that wins each row, null where nobody voted; its weight and that of the second."""
+    lookup = [[[w if a == k else 0 for a in range(votes.classes)] for k in range(votes.classes)] for w in whole]
+    code, best, second = lead(packed.sums(lookup, pa.int64()), candidates(votes))
+    return pc.if_else(anybody(votes), code, None), best, second
 
 
 def accuracies(votes: Votes, code: pa.Int32Array) -> list[float | None]:
@@ -66,7 +70,7 @@ def accuracies(votes: Votes, code: pa.Int32Array) -> list[float | None]:
 def majority(votes: Votes) -> Learned:
     """The same weight for all; accuracies are agreements with the majority."""
     weights = [1.0] * len(votes.voters)
-    return Learned(tuple(weights), tuple(accuracies(votes, decide(votes, weights).code)), 1)
+    return Learned(tuple(weights), tuple(accuracies(votes, _winners(votes, _whole(weights), Packed(votes))[0])), 1)
 
 
 def iwmv(votes: Votes, *, clip_negative: bool = False, rounds: int = ROUNDS) -> Learned:
@@ -81,7 +85,7 @@ def iwmv(votes: Votes, *, clip_negative: bool = False, rounds: int = ROUNDS) -> 
     before: pa.Int32Array | None = None
     found: list[float | None] = [None] * len(weights)
     for done in range(1, rounds + 1):
-        code = decide(votes, weights, packed).code
+        code, _, _ = _winners(votes, _whole(weights), packed)
         if before is not None and code.equals(before):
             return Learned(tuple(weights), tuple(found), done)
         found = accuracies(votes, code)
