@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gdo import api
+from gdo.errors import Faults
 from gdo.sink import suffix
 from gdo.spec import Given
 
@@ -65,7 +66,8 @@ def sql(connection: "duckdb.DuckDBPyConnection", query: str, *, progress: bool =
         ready.ask()
         table = ready.run(lambda query: rows_of(connection, query, ready.columns))
         explain, report = ready.explain(), ready.report()
-    return Result(relation_of(connection, table, ready.columns), explain, report)
+    names = [name for name, _ in ready.columns]
+    return Result(relation_of(connection, table, ready.columns), table.rename_columns(names), explain, report)
 
 
 def prepared(connection: "duckdb.DuckDBPyConnection", query: str) -> "Prepared":
@@ -77,6 +79,8 @@ def prepared(connection: "duckdb.DuckDBPyConnection", query: str) -> "Prepared":
     from gdo.runners.registry import registry_of
     from gdo.runners.sql import Prepared
 
+    if not isinstance(query, str):
+        raise Faults.one("query", f"a {type(query).__name__} is no query", "give a SELECT as text")
     registry = registry_of(connection)
     if registry is None:
         register(connection)

@@ -18,7 +18,7 @@ from gdo import api, insql
 from gdo.database import connect, literal, message, nodes
 from gdo.errors import BudgetSpent, Faults, RunFailed, Stopped, nearest
 from gdo.progress import clock
-from gdo.runners.result import Result, relation_of, rows_of
+from gdo.runners.result import relation_of, rows_of
 from gdo.runners.session import Session
 from gdo.runners.sql import Prepared
 from gdo.runners.syntax import parse
@@ -152,7 +152,7 @@ def _written(connection: duckdb.DuckDBPyConnection, ready: Prepared, kind: str, 
     """Write the rows where they go; how many they are. A file is there once it is whole."""
     if kind == "table":
         table = ready.run(lambda query: rows_of(connection, query, ready.columns))
-        print(Result(relation_of(connection, table, ready.columns), "", {}))
+        print(relation_of(connection, table, ready.columns))
         return int(table.num_rows)
     if out is None:
         with tempfile.TemporaryDirectory() as folder:

@@ -47,6 +47,8 @@ class Function:
         column = arguments.column(place)
         found = dict(zip(arguments.schema.names, arguments.columns, strict=True))
         del found[str(self.struct)]
+        if not column.type.num_fields:  # columns tell how many rows there are
+            return pa.RecordBatch.from_pydict(found | {str(self.struct): pa.nulls(arguments.num_rows)})
         names = [f"{self.struct}.{part.name}" for part in column.type]
         return pa.RecordBatch.from_pydict(found | dict(zip(names, column.flatten(), strict=True)))
 

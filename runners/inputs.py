@@ -64,6 +64,7 @@ def inputs_of(place: Place, guards: tuple[Tree, ...], parts: list[Tree]) -> Tree
     grouped = place.clause in {"having", "window", "qualify", "select"} and is_aggregated(node)
     clauses: Tree = {
         "where_clause": conjunction(list(place.others)) if place.clause == "where" else node.get("where_clause"),
+        "sample": node.get("sample"),
     }
     table = node["from_table"]
     if place.clause == "from":

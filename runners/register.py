@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import duckdb
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gdo.backend import DEFAULT_MODEL, Backend, resolve
 from gdo.document import Document
@@ -22,16 +23,17 @@ Udps = str | Path | Sequence[str | Path]
 Models = Mapping[str, Backend | Mapping[str, object]]
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(BaseModel):
     """How the functions of one `gdo.register` ask."""
 
-    on_error: str = "keep"
-    retries: int = 1
-    temperature: float = 0.0
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    on_error: Literal["keep", "fail"] = "keep"
+    retries: int = Field(default=1, ge=0, le=20)
+    temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     cache: bool = True
-    max_calls: int | None = None
-    max_tokens: int | None = None
+    max_calls: int | None = Field(default=None, ge=0)
+    max_tokens: int | None = Field(default=None, ge=0)
     folder: str | Path = "."
     tell: Callable[[str], None] = lambda _: None
     hide: Callable[[str], str] = str
@@ -41,17 +43,19 @@ def given_options(options: Mapping[str, object]) -> Given:
     """Options by their names.
 
     Raises:
-        Faults: one is not known, or `on_error` is neither keep nor fail.
+        Faults: one is not known, or has a value that it cannot have.
     """
-    known = [field.name for field in fields(Given) if field.name not in {"tell", "hide"}]
-    unknown = sorted(options.keys() - {field.name for field in fields(Given)})
+    known = Given.model_fields.keys() - {"tell", "hide"}
+    unknown = sorted(options.keys() - Given.model_fields.keys())
     faults = [Finding("gdo.register", f"unknown option '{name}'", nearest(name, known)) for name in unknown]
-    if options.get("on_error", "keep") not in ("keep", "fail"):
-        what = f"on_error cannot be '{options['on_error']}'"
-        faults.append(Finding("gdo.register", what, "keep (null, and a row of the errors table) or fail"))
+    try:
+        given = Given.model_validate({name: value for name, value in options.items() if name not in unknown})
+    except ValidationError as error:
+        told = findings(error, Given, Document("gdo.register", dict(options), {(name,): (1, 1) for name in options}))
+        faults += [replace(fault, where="gdo.register") for fault in told]
     if faults:
         raise Faults(faults)
-    return Given(**options)  # type: ignore[arg-type]
+    return given
 
 
 def register(

@@ -20,18 +20,17 @@ LONGEST = 200
 class Result:
     """The rows of a query; all that a DuckDB relation can do (`fetchall`, `df`, `pl`, `filter`, ...) it can do.
 
-    `table` is the rows in Arrow; `explain` how the query was run; `report` the calls of each function so far.
+    `table` is the rows in Arrow (bits, and times with a zone, as text); `explain` how the query was run; `report` the calls of
+    each function so far.
     """
 
-    def __init__(self, relation: duckdb.DuckDBPyRelation, explain: str, report: dict[str, dict[str, object]]) -> None:
+    def __init__(
+        self, relation: duckdb.DuckDBPyRelation, table: pa.Table, explain: str, report: dict[str, dict[str, object]]
+    ) -> None:
         self.relation = relation
+        self.table = table
         self.explain = explain
         self.report = report
-
-    @property
-    def table(self) -> pa.Table:
-        """The rows in Arrow."""
-        return self.relation.to_arrow_table()
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__") or name == "relation":
@@ -42,7 +41,7 @@ class Result:
         return len(self.relation)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """The rows as an Arrow stream: a source for `gdo.run`, Polars or pandas."""
+        """The rows as an Arrow stream: a source for `gdo.run`, Polars or pandas, and a table by its name in a query."""
         return self.table.__arrow_c_stream__(requested_schema)
 
     def __repr__(self) -> str:

@@ -7,6 +7,8 @@ from types import FrameType
 
 import duckdb
 
+from gdo.runners.result import Result
+
 
 class Variables:
     """Variables as tables of a connection, until they are let go.
@@ -29,7 +31,7 @@ class Variables:
         found = _variable(name, sys._getframe()) if self._wanted and name not in self._names else None  # noqa: SLF001 (the only way to a caller)
         if found is None:
             return False
-        self._connection.register(name, found)
+        self._connection.register(name, found.table if isinstance(found, Result) else found)
         self._names.append(name)
         return True
 

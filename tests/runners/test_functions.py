@@ -340,7 +340,10 @@ def test_after_closing_the_next_question_opens_a_folder_of_its_own(con: Con, reg
         ({"udps": [], "models": {"a": {"backend": "fke"}}}, "models: a: unknown backend 'fke' (did you mean 'fake'?)"),
         ({"udps": [], "models": {"a": {"backend": "fake", "anser": "x"}}}, "unknown key 'anser' (did you mean 'answer'?)"),
         ({"udps": [], "max_call": 3}, "gdo.register: unknown option 'max_call' (did you mean 'max_calls'?)"),
-        ({"udps": [], "on_error": "reject"}, "on_error cannot be 'reject'"),
+        ({"udps": [], "on_error": "reject"}, "gdo.register: 'on_error' cannot be 'reject'"),
+        ({"udps": [], "temperature": "hot"}, "gdo.register: 'temperature' cannot be 'hot' (it must be a number)"),
+        ({"udps": [], "max_calls": -3}, "gdo.register: 'max_calls' cannot be -3 (it must be at least 0)"),
+        ({"udps": [], "cache": "maybe"}, "gdo.register: 'cache' cannot be 'maybe' (it must be true or false)"),
     ],
 )
 def test_what_is_wrong_with_a_registration_is_told(con: Con, tmp_path: Path, given: dict[str, Any], said: str) -> None:

@@ -105,6 +105,9 @@ def run(con: Con, tmp_path: Path) -> Run:
         (f"SELECT {SAY('x')} FROM (VALUES (1), (2), (2)) v(x)", 2),
         (f"SELECT 1 FROM (VALUES ({SAY(1)}), ({SAY(2)})) v(x)", 2),
         (f"SELECT {SAY('max(a)')} FROM t WHERE id > 5000", 0),  # null: there is no row
+        (f"SELECT id, {SAY('id')} FROM t WHERE n < 3 USING SAMPLE reservoir(5 ROWS) REPEATABLE (7)", 2),  # five, before WHERE
+        (f"SELECT id FROM t WHERE {ASK('id')} USING SAMPLE reservoir(5 ROWS) REPEATABLE (7)", 5),
+        ("SELECT id, prompt('nothing', {}) FROM t WHERE id < 3", 0),  # a row of no values is nothing to ask
         ("SELECT 'plain'", 0),
     ],
 )  # fmt: skip
@@ -307,6 +310,27 @@ def test_a_variable_of_python_is_a_table_as_in_duckdb(con: Con, tmp_path: Path) 
         with pytest.raises(gdo.Faults, match="Table with name message does not exist"):
             gdo.sql(con, "SELECT * FROM message")
     assert query is message
+
+
+def test_a_result_is_a_table_by_its_name(run: Run, con: Con) -> None:
+    result, _ = run(f"SELECT id, {SAY('a')} AS said FROM t WHERE id < 3")
+    assert con.sql("SELECT count(*), min(said) FROM result").fetchall() == [(3, "text 0 yes")]
+    assert gdo.sql(con, "SELECT count(*) FROM result").fetchall() == [(3,)]
+    assert len(result) == 3
+
+
+@pytest.mark.parametrize("value", ["'infinity'::DATE", "'-infinity'::TIMESTAMP", "'0044-03-15 (BC)'::DATE", "'12000-01-01'::DATE",
+                                   "TIMESTAMP_NS '2024-01-01 00:00:00.123456789'"])  # fmt: skip
+def test_a_moment_that_python_has_no_word_for_is_asked_as_any_other(run: Run, con: Con, value: str) -> None:
+    query = f"SELECT {SAY('d')} FROM (VALUES ({value}), (NULL)) v(d)"
+    result, calls = run(query)
+    assert calls == 1
+    assert result.fetchall() == con.sql(query).fetchall()
+
+
+def test_what_is_no_text_is_no_query(con: Con) -> None:
+    with pytest.raises(gdo.Faults, match="query: a NoneType is no query"):
+        gdo.sql(con, None)  # type: ignore[arg-type]
 
 
 def test_a_result_is_a_snapshot(run: Run, con: Con) -> None:
