@@ -78,6 +78,19 @@ class Records(Protocol):
         """What a step learned, as JSON; and where else it is to be kept."""
 
 
+class Unrecorded:
+    """Records of which nothing is written down."""
+
+    def errors(self, step: str, failures: Sequence[tuple[int, Failure]]) -> None:
+        """Nothing."""
+
+    def calls(self, calls: Sequence[Call]) -> None:
+        """Nothing."""
+
+    def learned(self, step: str, text: str, save: Path | None) -> None:
+        """Nothing."""
+
+
 @dataclass
 class Ledger:
     """The totals of a run; safe to use from several threads."""

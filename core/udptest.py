@@ -10,7 +10,7 @@ from gdo.ask import ROW, Policy
 from gdo.backend import Backend
 from gdo.desk import Desk
 from gdo.errors import Faults, Finding
-from gdo.ledger import Call, Failure, Ledger
+from gdo.ledger import Failure, Ledger, Unrecorded
 from gdo.prompt import Udp
 from gdo.tables import placed
 from gdo.udp import find_udp, load_udp
@@ -27,7 +27,7 @@ class Result:
     passed: bool
 
 
-class _Unrecorded:
+class _Latest(Unrecorded):
     """Keeps the last failures, writes nothing down."""
 
     def __init__(self) -> None:
@@ -36,12 +36,6 @@ class _Unrecorded:
     def errors(self, step: str, failures: Sequence[tuple[int, Failure]]) -> None:
         """Keep them."""
         self.failures |= dict(failures)
-
-    def calls(self, calls: Sequence[Call]) -> None:
-        """Calls are not kept."""
-
-    def learned(self, step: str, text: str, save: Path | None) -> None:
-        """Nothing is learned by a single prompt."""
 
 
 def run_tests(
@@ -63,12 +57,12 @@ def run_tests(
             faults += error.findings
     if faults:
         raise Faults(faults)
-    records = _Unrecorded()
+    records = _Latest()
     with Desk(models, Path(), Ledger(records), None, tell) as desk:
         return [result for udp in udps for result in _test(udp, desk, model, records)]
 
 
-def _test(udp: Udp, desk: Desk, model: str, records: _Unrecorded) -> list[Result]:
+def _test(udp: Udp, desk: Desk, model: str, records: _Latest) -> list[Result]:
     if not udp.tests:
         raise Faults.one(udp.name, "has no tests", "add rows under tests: [{in: {...}, out: {...}}]")
     records.failures.clear()

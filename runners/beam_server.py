@@ -7,13 +7,12 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 
 from gdo.desk import Desk
 from gdo.errors import GdoError, RunFailed
-from gdo.ledger import Call, Failure, Ledger
+from gdo.ledger import Ledger, Unrecorded
 from gdo.runners.beam_desk import DeskSpec, Tally, open_cache
 from gdo.runners.beam_machine import socket_of
 
@@ -21,25 +20,13 @@ LINGER_S = 10.0
 """How long a server waits for another process once none is there: stages follow each other."""
 
 
-class _Nowhere:
-    """The calls go back with the replies; nothing is kept here."""
-
-    def errors(self, step: str, failures: Sequence[tuple[int, Failure]]) -> None:
-        """Nothing."""
-
-    def calls(self, calls: Sequence[Call]) -> None:
-        """Nothing."""
-
-    def learned(self, step: str, text: str, save: Path | None) -> None:
-        """Nothing."""
-
-
 class Server:
     """Answers the processes of one machine until the last has hung up."""
 
     def __init__(self, spec: DeskSpec) -> None:
         self._spec = spec
-        self._ledger = Ledger(_Nowhere(), max_calls=spec.max_calls, max_tokens=spec.max_tokens)
+        # The calls go back with the replies.
+        self._ledger = Ledger(Unrecorded(), max_calls=spec.max_calls, max_tokens=spec.max_tokens)
         self._desk = Desk(spec.models, spec.folder, self._ledger, open_cache(spec))
         self._lock = threading.Lock()
         self._lines = 0

@@ -18,7 +18,7 @@ from gdo.collector import rare_collections
 from gdo.desk import Desk
 from gdo.distinct import Distinct
 from gdo.errors import GdoError
-from gdo.ledger import Call, Failure, Ledger
+from gdo.ledger import Call, Failure, Ledger, Unrecorded
 from gdo.op import put_column
 from gdo.progress import Progress, Since
 from gdo.prompted import Compiled
@@ -66,7 +66,7 @@ class Means:
     hide: Callable[[str], str] = str
 
 
-class _Kept:
+class _Kept(Unrecorded):
     """Writes errors and calls into a run folder, and keeps the first errors at hand."""
 
     def __init__(self, folder: RunFolder) -> None:
@@ -82,9 +82,6 @@ class _Kept:
     def calls(self, calls: Sequence[Call]) -> None:
         """Requests made, or found in the cache."""
         self.folder.calls(calls)
-
-    def learned(self, step: str, text: str, save: Path | None) -> None:
-        """A function learns nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,12 @@
 import io
 import time
 
-from gdo.ledger import Call, Failure, Ledger
+from gdo.ledger import Call, Failure, Ledger, Unrecorded
 from gdo.progress import Progress, Since
 
 
-class Nowhere:
-    def errors(self, step: str, failures: object) -> None: ...
-
-    def calls(self, calls: object) -> None: ...
-
-
 def test_what_was_there_before_is_not_counted() -> None:
-    ledger = Ledger(Nowhere())
+    ledger = Ledger(Unrecorded())
     ledger.add("f", rows_in=10, rows_out=10)
     ledger.step("f").total = 10
     ledger.failed("f", [(1, Failure("refused", "no"))])
@@ -36,13 +30,13 @@ def test_what_is_over_soon_shows_nothing() -> None:
             return True
 
     stream = Terminal()
-    with Progress({"f": 1}, Ledger(Nowhere()), stream, after_s=60).shown():
+    with Progress({"f": 1}, Ledger(Unrecorded()), stream, after_s=60).shown():
         time.sleep(0.01)
     assert stream.getvalue() == ""
 
 
 def test_a_step_that_learns_first_says_from_how_many_rows() -> None:
-    ledger = Ledger(Nowhere())
+    ledger = Ledger(Unrecorded())
     ledger.step("source").total = 40
     shown = Progress({"vote": 0}, ledger)
     ledger.add("vote", seen=10)
