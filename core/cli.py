@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if runner_options and getattr(options, "runner", "") != "beam":
             raise Faults.one("--", f"the duckdb runner takes no options: {' '.join(runner_options)}")
+        from gdo.no_pandas import put_off_pandas
+
+        put_off_pandas()
         from gdo import commands
 
         named = {"list": "list_", "eval": "evaluate"}

@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from gdo.ask import ROW, Ask
 from gdo.errors import Finding, RunFailed
 from gdo.ledger import Failure
+from gdo.no_pandas import expect_pandas
 from gdo.op import Operator, Site, answer_fields, put_column
 from gdo.schema import Record
 from gdo.udp import UdpBuilder
@@ -49,6 +50,7 @@ class Python(Operator, kind="python"):
         if str(site.folder) not in sys.path:
             sys.path.insert(0, str(site.folder))
         module, _, name = self.function.partition(":")
+        expect_pandas()
         try:
             found: object = importlib.import_module(module)
             for part in name.split("."):
