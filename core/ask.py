@@ -4,8 +4,7 @@ Each distinct row is rendered once, each distinct prompt is looked up in the cac
 type where the model can, parsed, checked, asked again with the fault named, and put back in the order of the rows.
 """
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -22,6 +21,7 @@ from gdo.parse import parse_line, parse_reply
 from gdo.prompt import Rendered, Udp
 from gdo.scalars import AnswerFault, NoJson
 from gdo.schema import Record, Scalar
+from gdo.seen import Seen
 from gdo.template import TemplateFault
 
 ROW = "__row__"
@@ -104,6 +104,17 @@ class Ask:
             RunFailed: a row failed and the step says `on_error: fail`; or the run was stopped.
         """
         self._order = batch.column(ROW)[0].as_py() if batch.num_rows and ROW in batch.schema.names else 0
+        columns = sorted(udp.columns)
+        seen = self._seen(udp, pa.schema([batch.schema.field(name) for name in columns]))
+        found = seen.find(batch.select(columns))
+        if found is None:
+            return self._answered(udp, batch, seen)
+        if found.missing is None:
+            return found.together()
+        needed = [name for name in batch.schema.names if name in {*columns, ROW}]
+        return found.together(self._answered(udp, batch.select(needed).filter(found.missing), seen))
+
+    def _answered(self, udp: Udp, batch: pa.RecordBatch, seen: Seen) -> Answers:
         distinct = Distinct.of(batch, sorted(udp.columns))
         rendered = list(
             udp.texts(distinct.rows if udp.columns else distinct.rows.slice(0, 0), alone=batch.num_rows > 0)
@@ -118,6 +129,7 @@ class Ask:
         known |= answered
         outcomes = [known[text] if isinstance(text, str) and text else _unasked(udp, text) for text in rendered]
         self._note(batch, distinct, outcomes)
+        seen.keep(distinct.rows, outcomes)
         return answers(udp.output, distinct, outcomes)
 
     def fail(self, row: int, failure: Failure) -> None:
@@ -181,10 +193,10 @@ class Ask:
 
     def _prior(self, udp: Udp) -> list[float]:
         """What the prompt makes of each label whatever the row; empty where that cannot be measured."""
-        rows = list(_renderable(udp, score.calibration_rows(udp)))
-        requests = list(self._candidates(udp, [text for _, text in rows]))
+        prompts = score.calibration_prompts(udp)
+        requests = list(self._candidates(udp, [text for _, text in prompts]))
         replies = self._caller.replies(self.step, requests, order=self._order)
-        usable = [(group, r.scores) for (group, _), r in zip(rows, replies, strict=True) if r.error is None]
+        usable = [(group, r.scores) for (group, _), r in zip(prompts, replies, strict=True) if r.error is None]
         return score.prior([group for group, _ in usable], [scores for _, scores in usable])
 
     def _candidates(self, udp: Udp, texts: Sequence[str]) -> Iterator[Request]:
@@ -198,6 +210,12 @@ class Ask:
         # Of prompts that differ in their template alone, each has a prior of its own.
         key = (self.model, sampling.temperature, udp.head("chat").digest, udp.template.source)
         return self._memos.setdefault(key, Memo())
+
+    def _seen(self, udp: Udp, columns: pa.Schema) -> Seen:
+        """The rows that this prompt was asked for: of such columns, put into it in this way."""
+        seen = self._memo(udp).seen
+        key = (udp.inputs, *udp.renamed.items(), columns)
+        return seen.get(key) or seen.setdefault(key, Seen(columns, udp.output))
 
     def _written(self, udp: Udp, texts: Sequence[str]) -> list[Outcome]:
         outcomes: list[Outcome] = [NOTHING] * len(texts)
@@ -269,13 +287,6 @@ def _unasked(udp: Udp, text: Rendered) -> Outcome:
 def _is_line(output: Record) -> bool:
     """Whether a plain completion answers with bare text to the end of the line."""
     return len(output.fields) == 1 and output.fields[0].type == Scalar("string")
-
-
-def _renderable(udp: Udp, rows: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[tuple[str, str]]:
-    """Calibration prompts by group; a template of numbers cannot be rendered for a content-free text."""
-    for group, row in rows:
-        with contextlib.suppress(TemplateFault):
-            yield group, udp.render(row)
 
 
 def _refusal(request: Request, reply: Reply, attempt: int) -> Failure:

@@ -13,7 +13,7 @@ from gdo.model import Model
 from gdo.op import Rows, Scope
 from gdo.plan import Node, Plan, SourceNode, source_rows
 from gdo.prompt import Udp
-from gdo.score import calibration_rows
+from gdo.score import calibration_prompts
 
 CHARACTERS_A_TOKEN = 4
 _MILLION = 1_000_000
@@ -121,7 +121,7 @@ class _Flow:
         parts = len(scored) + bool(written)
         calls = rows * parts
         if rows:
-            calls += sum(len(calibration_rows(udp.narrowed([name]))) for name in scored)
+            calls += sum(len(calibration_prompts(udp.narrowed([name]))) for name in scored)
         head = udp.head(model.style)
         shared = len(head.text) + sum(len(turn.content) for turn in head.messages) + len(udp.template.source)
         tokens = (characters * parts + calls * shared) // CHARACTERS_A_TOKEN

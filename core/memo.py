@@ -5,6 +5,8 @@ import threading
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
+from gdo.seen import Seen
+
 Outcome = TypeVar("Outcome")
 
 REMEMBERED = 50_000
@@ -17,6 +19,8 @@ class Memo(Generic[Outcome]):
 
     def __init__(self) -> None:
         self.known: dict[str, Outcome] = {}
+        self.seen: dict[object, Seen] = {}
+        """The same by rows, for each way in which columns become a prompt."""
         self.prior: list[float] = []
         """The prior of scored labels, once it is measured."""
         self.settling = threading.Lock()

@@ -8,10 +8,12 @@ row's answer does not depend on its neighbours, and the prior is paid for once p
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gdo.prompt import Udp, plain_word
 from gdo.schema import AnswerType, Labels, Scalar
+from gdo.template import TemplateFault
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
 
@@ -38,11 +40,19 @@ def candidates(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(f" {label}" for label in labels)
 
 
-def calibration_rows(udp: Udp) -> list[tuple[str, Mapping[str, object]]]:
-    """The rows that the prior is measured on, each with its group: "" for content-free ones, else the example's label."""
-    free: list[tuple[str, Mapping[str, object]]] = [("", dict.fromkeys(udp.names, text)) for text in CONTENT_FREE]
+def calibration_prompts(udp: Udp) -> list[tuple[str, str]]:
+    """What the prior is measured on, each with its group: "" for content-free rows, else the example's label.
+
+    A template of numbers cannot be rendered for a content-free text.
+    """
+    rows: list[tuple[str, Mapping[str, object]]] = [("", dict.fromkeys(udp.names, text)) for text in CONTENT_FREE]
     only = udp.output.names[0]
-    return free + [(str(example.out[only]), example.row) for example in udp.examples]
+    rows += [(str(example.out[only]), example.row) for example in udp.examples]
+    found = []
+    for group, row in rows:
+        with suppress(TemplateFault):
+            found.append((group, udp.render(row)))
+    return found
 
 
 def prior(groups: Sequence[str], scores: Sequence[Sequence[float]]) -> list[float]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gdo.prompt import Example, Udp
 from gdo.schema import Field, Labels, ListOf, Record, Scalar
-from gdo.score import CONTENT_FREE, calibration_rows, candidates, closed_labels, prior, verdict
+from gdo.score import CONTENT_FREE, calibration_prompts, candidates, closed_labels, prior, verdict
 from gdo.template import Template
 
 SCORE = st.floats(-50, 0)
@@ -94,7 +94,13 @@ def test_a_candidate_continues_a_prompt_that_ends_in_a_colon():
 def test_the_prior_is_measured_on_content_free_rows_and_the_examples():
     output = Record((Field("label", Labels(("x", "y"))),))
     udp = Udp("u", Template("{{ a }} {{ b }}"), output, examples=(Example({"a": 1, "b": 2}, {"label": "x"}),))
-    found = calibration_rows(udp)
+    found = calibration_prompts(udp)
     assert [group for group, _ in found] == [*[""] * len(CONTENT_FREE), "x"]
-    assert found[0][1] == {"a": CONTENT_FREE[0], "b": CONTENT_FREE[0]}
-    assert found[-1][1] == {"a": 1, "b": 2}
+    assert found[0][1] == f"{CONTENT_FREE[0]} {CONTENT_FREE[0]}"
+    assert found[-1][1] == "1 2"
+
+
+def test_a_row_that_the_template_fails_on_measures_no_prior():
+    output = Record((Field("label", Labels(("x", "y"))),))
+    udp = Udp("u", Template("{{ a + 1 }}"), output, examples=(Example({"a": 1}, {"label": "x"}),))
+    assert calibration_prompts(udp) == [("x", "2")]
