@@ -2,6 +2,7 @@
 
 import datetime as dt
 import email.utils
+import re
 from typing import Any, Protocol
 
 import orjson
@@ -9,6 +10,7 @@ import orjson
 from gdo.model import Head, Reply, Request, Sampling, Usage, told_schema
 
 _Json = dict[str, Any]
+_UNKNOWN = re.compile(r"(?i)\bmodel\b.*(not found|not exist|unknown|not available)|(no such|unknown|invalid) model")
 
 
 class Bodies:
@@ -81,6 +83,16 @@ def refusal(raw: bytes) -> str:
     except (orjson.JSONDecodeError, LookupError, TypeError):
         said = raw[:300].decode(errors="replace")
     return str(said).strip()
+
+
+def knows_not(said: str, model: str) -> bool:
+    """Whether a refusal says that the server has no such model.
+
+    >>> knows_not("The model `tiny` does not exist", "tiny"), knows_not("tiny: the text is too long", "tiny")
+    (True, False)
+    """
+    named = rf"(?<![\w-]){re.escape(model)}(?![\w-])" if model else "$^"
+    return bool(re.search(named, said) and _UNKNOWN.search(said))
 
 
 def asked_wait_s(retry_after: str, date: str) -> float:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import Field, field_validator
 from gdo.backend import Backend
 from gdo.errors import ModelUnready
 from gdo.model import Capabilities, Done, ErrorKind, Reply, ReplyError, Request, Style
-from gdo.protocol import Bodies, completion, refusal
+from gdo.protocol import Bodies, completion, knows_not, refusal
 from gdo.servers import Pace, Server, Servers, Throttle, Watch, backoff_s, checked_urls
 from gdo.window import Window
 from gdo.wire import LONGEST_REPLY, Answer, Away, Broken, Stale, Wires
@@ -24,7 +23,6 @@ _LONGEST_REST_S = 120.0
 _FIRST_S = 10.0
 _DENIALS = 20
 """Refusals on end that may be about one row each."""
-_UNKNOWN = re.compile(r"(?i)\bmodel\b.*(not found|not exist|unknown|not available)|(no such|unknown|invalid) model")
 
 Next = Literal["settled", "at once", "anew", "busy", "away", "again"]
 """What becomes of a request after a try: it is done, or sent again, at once (over a new connection) or after a wait."""
@@ -271,13 +269,14 @@ class EndpointModel:
 
     def _refuses_all(self, status: int, said: str) -> str:
         """Why a server will answer no request at all; nothing where it may be about this one."""
-        named = rf"(?<![\w-]){re.escape(self._options.model)}(?![\w-])" if self._options.model else "$^"
-        unknown = status == 404 or (re.search(named, said) and _UNKNOWN.search(said))  # noqa: PLR2004
+        unknown = status == 404 or knows_not(said, self._options.model)  # noqa: PLR2004
         if status not in {401, 403} and not unknown:
             return ""
         self._denied += 1
-        if status != 401 and self._answered_at and self._denied <= _DENIALS:  # noqa: PLR2004
-            return ""  # others were answered, so one row may be forbidden on its own; not so many on end
+        # One row may be forbidden on its own, where others are answered or may yet be; not so many on end.
+        waited_for = sum(server.sending for server in self._servers.all)
+        if status != 401 and self._denied <= (_DENIALS if self._answered_at else min(_DENIALS, waited_for - 1)):  # noqa: PLR2004
+            return ""
         if unknown:
             return f"does not know the model '{self._options.model}', or the path: {said}"
         hint = f"set {self._options.key_env}" if not self._key else f"check the key in {self._options.key_env}"

@@ -126,9 +126,7 @@ def test_a_row_that_finds_the_server_busy_while_others_are_answered_is_an_error_
 ) -> None:
     good = server.answer
     server.delay_s = 0.05
-    server.answer = lambda n, body: (
-        answer(status=429) if body["messages"][-1]["content"] == "row 0" else good(n, body)
-    )
+    server.answer = lambda n, body: answer(status=429) if body["messages"][-1]["content"] == "row 0" else good(n, body)
     rows = pa.table({"t": [f"row {i}" for i in range(60)]})
     run = ask(rows, patience_s=0.2, concurrency=2)
     assert run.errors().column("reason").to_pylist() == ["rate_limit"]
@@ -313,7 +311,9 @@ def test_requests_per_minute_are_kept(ask: Callable[..., gdo.Run], server: Any) 
 
 
 def test_tokens_per_minute_are_kept_by_what_was_really_used(ask: Callable[..., gdo.Run], server: Any) -> None:
-    ask(pa.table({"t": [f"row {i}" for i in range(60)]}), tokens_per_minute=60 * 14 * 30)  # 14 tokens a call: 30 a second
+    ask(
+        pa.table({"t": [f"row {i}" for i in range(60)]}), tokens_per_minute=60 * 14 * 30
+    )  # 14 tokens a call: 30 a second
     stamps = sorted(server.times)
     assert 0.3 <= stamps[-1] - stamps[0] <= 10
 
@@ -329,7 +329,9 @@ def test_a_hung_request_is_given_up_and_the_others_are_answered(
     assert run.errors().column("row_key").to_pylist() == [3]
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n", b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"choices":'])
+@pytest.mark.parametrize(
+    "said", [b"", b"HTTP/1.1 200 OK\r\n", b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"choices":']
+)
 def test_a_server_that_falls_silent_anywhere_in_its_answer_is_given_up(write: Write, said: bytes) -> None:
     calls = []
 
@@ -398,6 +400,21 @@ def test_one_row_that_is_forbidden_while_others_are_answered_is_its_own_error(
     )
     run = ask(pa.table({"t": [f"row {i}" for i in range(200)]}), concurrency=8)
     assert run.errors().column("row_key").to_pylist() == [77]
+    assert run.table().column("a").null_count == 1
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_first_row_that_is_forbidden_waits_for_what_becomes_of_the_others(
+    ask: Callable[..., gdo.Run], server: Any, answer: Any, status: int
+) -> None:
+    good = server.answer
+    server.answer = lambda n, body: (
+        answer(status=status) if body["messages"][-1]["content"] == "row 0" else good(n, body)
+    )
+    server.held = {"row 0": 4}
+    server.late = {f"row {i}": 0.3 for i in range(1, 40)}
+    run = ask(pa.table({"t": [f"row {i}" for i in range(40)]}), concurrency=8)
+    assert run.errors().column("row_key").to_pylist() == [0]
     assert run.table().column("a").null_count == 1
 
 
