@@ -54,6 +54,8 @@ class Caller:
         """The keys that somebody is asking for; a future where somebody else waits too."""
         self._started: asyncio.Task[None] | None = None
         self._answered = False
+        self._known = False
+        """Whether a reply of this model was in the cache."""
 
     @property
     def idle(self) -> bool:
@@ -90,6 +92,7 @@ class Caller:
         try:
             found |= self._disk.get(list(mine))
             ledger.called([self._call(step, reply, attempt, cached=True) for reply in found.values()])
+            self._known = self._known or bool(found)
             missing = {key: request for key, request in mine.items() if key not in found}
             if missing:
                 job = self._send(_Errand(step, attempt, order, ledger), missing)
@@ -217,7 +220,7 @@ class Caller:
 
     def _ends(self, error: ReplyError) -> bool:
         """Whether a failed call belongs to the end of the run: it brings it about, or was given up because of it."""
-        if error.fatal:
+        if error.fatal and not (error.unless_known and self._known):
             kind = RunFailed if self._answered else ModelUnready  # it could answer, or it never did
             self.halt(kind(f"model '{self.name}': {error.message}"))
         return self.stopping

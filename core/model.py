@@ -129,13 +129,14 @@ class Usage(NamedTuple):
 class ReplyError:
     """Why there is no reply.
 
-    `fatal` means that no other request of this run can succeed either; `after_s` is how long the server wants this one
-    to wait before it comes again.
+    `fatal` means that no other request of this run can succeed either; `unless_known`: except where replies of the model
+    are in the cache. `after_s` is how long the server wants this one to wait before it comes again.
     """
 
     kind: ErrorKind
     message: str
     fatal: bool = False
+    unless_known: bool = False
     after_s: float = 0.0
 
 
@@ -148,7 +149,9 @@ class Reply(NamedTuple):
     latency_s: float = 0.0
     error: ReplyError | None = None
     tries: int = 1
-    """Requests that it took: more than one where a server was busy, failed or broke off."""
+    """Requests that it took: more than one where a server was busy, failed or broke off; none where it was not sent."""
+    ended: str = ""
+    """How it ended, where that was no proper end: `length` at `max_tokens`, `content_filter` and so on."""
 
 
 Done = Callable[[int, Reply], Awaitable[None]]

@@ -3,6 +3,7 @@
 import datetime as dt
 import email.utils
 import re
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import orjson
@@ -10,33 +11,66 @@ import orjson
 from gdo.model import Head, Reply, Request, Sampling, Usage, told_schema
 
 _Json = dict[str, Any]
-_UNKNOWN = re.compile(r"(?i)\bmodel\b.*(not found|not exist|unknown|not available)|(no such|unknown|invalid) model")
+_NO_SCHEMA = re.compile(
+    r"(?i)response_format|json.?schema|structured.outputs?|\bschema\b|\bgrammar\b|guided|\bstrict\b|requested parameters"
+)
+_NO_TEMPERATURE = re.compile(r"(?i)temperature\b.*(support|allow|unknown|only)|(unsupported|unknown).*\btemperature\b")
+_WHOLE = {"stop", "eos", "eos_token", "end_turn"}
+"""Ways for a reply to end of which nothing is to be said."""
+_MOST_TOKENS = 1_000_000_000
+_UNKNOWN = re.compile(
+    r"(?i)\bmodel\b.*(not found|not exist|unknown|not available)|(no such|unknown|invalid|not a valid) model"
+)
 
 
 class Bodies:
-    """Makes bodies: what the rows of a prompt share is put into bytes once."""
+    """Makes bodies: what the rows of a prompt share is put into bytes once.
 
-    def __init__(self, model: str) -> None:
+    What a server does not take is left out of all that follow, or said otherwise: the schema (`response_format`), a
+    temperature, the name of `max_tokens`. None of it changes a cache key, so the next run finds what this one was told.
+    """
+
+    def __init__(self, model: str, *, structured: bool) -> None:
         self._model = model
+        self._structured = structured
+        self._temperature = True
+        self._limit = "max_tokens"
         self._form: tuple[Head | None, Sampling | None, bool] = (None, None, False)
         self._around = (b"", b"")
 
-    def of(self, request: Request, *, structured: bool) -> bytes:
-        """The body of a request; where it is `structured`, the server is to hold the reply to the JSON Schema."""
-        form = (request.head, request.sampling, request.constrained and structured)
+    def of(self, request: Request) -> bytes:
+        """The body of a request."""
+        form = (request.head, request.sampling, request.constrained)
         if form[0] is not self._form[0] or form[1] is not self._form[1] or form[2] != self._form[2]:
-            self._form, self._around = form, self._shared(request, constrained=form[2])
+            self._form, self._around = form, self._shared(request)
         before, after = self._around
         if request.plain:
             return before + orjson.dumps(request.body)[1:] + after
         turns = b"".join(b"," + _message(turn.role, turn.content) for turn in request.turns)
         return before + orjson.dumps(request.body) + b"}" + turns + after
 
-    def _shared(self, request: Request, *, constrained: bool) -> tuple[bytes, bytes]:
+    def yields(self, sent: bytes, said: str) -> bool:
+        """Whether a refusal is about something that can be left out or said otherwise; then it is from now on."""
+        before = (self._structured, self._temperature, self._limit)
+        if b'"response_format":' in sent and _NO_SCHEMA.search(said):
+            self._structured = False  # from now on the schema stands in the prompt
+        elif b'"max_tokens":' in sent and "max_completion_tokens" in said:
+            self._limit = "max_completion_tokens"
+        elif b'"temperature":' in sent and _NO_TEMPERATURE.search(said):
+            self._temperature = False
+        else:
+            return False
+        if before != (self._structured, self._temperature, self._limit):
+            self._form = (None, None, False)
+        return True
+
+    def _shared(self, request: Request) -> tuple[bytes, bytes]:
         """What stands before and behind a row's own text."""
         head, sampling = request.head, request.sampling
         body: _Json = {"model": self._model} if self._model else {}
-        body |= {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
+        if self._temperature:
+            body["temperature"] = sampling.temperature
+        body[self._limit] = sampling.max_tokens
         if sampling.temperature:
             body["seed"] = sampling.seed
         if sampling.stop:
@@ -44,11 +78,12 @@ class Bodies:
         if request.plain:
             return orjson.dumps(body)[:-1] + b',"prompt":' + orjson.dumps(head.text)[:-1], b"}"
         shared = [(turn.role, turn.content) for turn in head.messages]
-        if constrained and head.answer:
+        if request.constrained and head.answer and self._structured:
             schema = {"name": "answer", "strict": True, "schema": head.answer.json_schema()}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        elif request.constrained and head.answer:
-            shared.insert(0, ("system", told_schema(head.answer)))
+        elif request.constrained and head.answer:  # in the one system message: some servers take no second
+            system = [shared.pop(0)[1]] if shared and shared[0][0] == "system" else []
+            shared.insert(0, ("system", "\n\n".join([*system, told_schema(head.answer)])))
         messages = b"".join(_message(role, content) + b"," for role, content in shared)
         return orjson.dumps(body)[:-1] + b',"messages":[' + messages + b'{"role":"user","content":', b"]}"
 
@@ -58,7 +93,7 @@ def _message(role: str, content: str) -> bytes:
 
 
 def completion(raw: bytes, *, plain: bool) -> Reply:
-    """The text and the usage of an answer.
+    """The text and the usage of an answer; the usage is empty where a server does not tell it.
 
     Raises:
         ValueError: it is no completion.
@@ -66,13 +101,31 @@ def completion(raw: bytes, *, plain: bool) -> Reply:
     try:
         answer = orjson.loads(raw)
         choice = answer["choices"][0]
-        text = choice["text"] if plain else choice["message"]["content"]
+        message = {} if plain else choice["message"]
+        silent = message.keys() & {"tool_calls", "refusal", "reasoning", "reasoning_content"}
+        text = choice["text"] if plain else _text(message.get("content") if silent else message["content"])
         text = "" if text is None else text.strip("\0")  # anything but text fails here
         usage = answer.get("usage") or {}
-        spent = Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+        spent = Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+        if spent == (0, 0):
+            spent = Usage(_count(usage.get("total_tokens")), 0)
+        ended = choice.get("finish_reason") or ""
+        ended = f"refusal: {message['refusal']}" if message.get("refusal") else "" if ended in _WHOLE else str(ended)
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from None
-    return Reply(text=text, usage=spent)
+    return Reply(text=text, usage=spent, ended=ended)
+
+
+def _text(content: Any) -> Any:
+    """What a message says, where it comes in parts: those that are text, and no thoughts."""
+    if not isinstance(content, list):
+        return content
+    return "".join(part["text"] for part in content if part.get("type") in {"text", "output_text"})
+
+
+def _count(tokens: object) -> int:
+    """Tokens as a server counts them; what is no such count is none."""
+    return tokens if isinstance(tokens, int) and 0 <= tokens <= _MOST_TOKENS else 0
 
 
 def refusal(raw: bytes) -> str:
@@ -95,14 +148,19 @@ def knows_not(said: str, model: str) -> bool:
     return bool(re.search(named, said) and _UNKNOWN.search(said))
 
 
-def asked_wait_s(retry_after: str, date: str) -> float:
+def asked_wait_s(headers: Mapping[str, str]) -> float:
     """The seconds that a server wants to be left alone, by its headers; 0 where it does not say.
 
     A moment is compared with the server's own clock where it tells it.
 
-    >>> asked_wait_s("1.5", ""), asked_wait_s("Wed, 21 Oct 2015 07:28:05 GMT", "Wed, 21 Oct 2015 07:28:00 GMT")
-    (1.5, 5.0)
+    >>> asked_wait_s({"Retry-After": "1.5"}), asked_wait_s({"retry-after-ms": "250"})
+    (1.5, 0.25)
+    >>> asked_wait_s({"Retry-After": "Wed, 21 Oct 2015 07:28:05 GMT", "Date": "Wed, 21 Oct 2015 07:28:00 GMT"})
+    5.0
     """
+    precise, retry_after, date = (headers.get(name, "") for name in ("retry-after-ms", "Retry-After", "Date"))
+    if precise.replace(".", "", 1).isdecimal():
+        return float(precise) / 1000
     if retry_after.replace(".", "", 1).isdecimal():
         return float(retry_after)
     until = _moment(retry_after)

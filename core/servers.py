@@ -157,6 +157,9 @@ class Server:
     reached: bool = False
     answered_at: float = 0.0
     """When it last answered anybody."""
+    failures: int = 0
+    """On end, each with a rest before it."""
+    failed_at: float = 0.0
 
     @property
     def place(self) -> str:
@@ -168,9 +171,24 @@ class Server:
         """Ask it nothing for a while."""
         self.rests_until = max(self.rests_until, time.monotonic() + seconds)
 
+    def answered(self) -> None:
+        """It is well."""
+        self.answered_at = time.monotonic()
+        self.failures = 0
+
+    def failed(self, sent_at: float) -> None:
+        """It failed where it answered nobody else either: it is left alone, longer each time.
+
+        All that was sent before the last failure is one with it.
+        """
+        if sent_at >= self.failed_at and self.answered_at < sent_at:
+            self.failures += 1
+            self.failed_at = time.monotonic()
+            self.rest(backoff_s(self.failures))
+
 
 class Servers:
-    """The addresses of one model: the least busy one that does not rest is asked next."""
+    """The addresses of one model: the least busy one that does not rest is asked next; one that failed, once at a time."""
 
     def __init__(self, urls: tuple[str, ...]) -> None:
         self.all = [Server(url) for url in urls]
@@ -179,12 +197,23 @@ class Servers:
         """A server to ask; waits while all of them rest, until the run is ending."""
         while True:
             now = time.monotonic()
-            awake = [server for server in self.all if server.rests_until <= now]
+            awake = [
+                server for server in self.all if server.rests_until <= now and not (server.failures and server.sending)
+            ]
             if awake or stopping():
                 return min(awake or self.all, key=lambda server: server.sending)
-            soonest = min(server.rests_until for server in self.all)
-            wait_s = (soonest - now) * random.uniform(1.0, 1.05) + 0.001  # noqa: S311 (they need not all come at once)
+            wait_s = max(self.rests_s, 0.05) * random.uniform(1.0, 1.05)  # noqa: S311 (they need not all come at once)
             await asyncio.sleep(min(wait_s, 0.5))
+
+    @property
+    def rests_s(self) -> float:
+        """For how long none of them wants to be asked."""
+        return max(0.0, min(server.rests_until for server in self.all) - time.monotonic())
+
+    @property
+    def resting(self) -> bool:
+        """Whether any of them wants to be left alone."""
+        return any(server.rests_until > time.monotonic() for server in self.all)
 
     @property
     def reached(self) -> bool:

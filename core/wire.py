@@ -15,6 +15,7 @@ _IDLE_S = 15.0
 """Seconds after which an idle connection is not trusted any more: what stands between may have forgotten it."""
 _DONE = 200
 _MOVED = {307, 308}
+_FIRST_MOVED, _FIRST_REFUSED = 300, 400
 
 
 class Away(Exception):
@@ -50,6 +51,7 @@ class Wires:
         self.connect_timeout_s = connect_timeout_s
         self.unreached = (aiohttp.ClientConnectorError, TimeoutError)
         self.broken = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError)
+        self.endless = aiohttp.TooManyRedirects
         self.dropped = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
         self.session = aiohttp.ClientSession(
@@ -103,8 +105,14 @@ class Wire:
         except wires.unreached as error:
             why = f"none within {wires.connect_timeout_s:g} s"
             if not isinstance(error, TimeoutError):
-                why = error.os_error.strerror or str(error.os_error)
+                why = (
+                    error.os_error.strerror
+                    or str(error.os_error)
+                    or "it speaks no TLS (http:// in the place of https://?)"
+                )
             raise Away(f"cannot connect: {why}") from None
+        except wires.endless:
+            raise Broken("it sends its clients round in a circle") from None
         except wires.broken as error:
             raise Broken(" ".join(str(error).split()) or type(error).__name__) from None
 
@@ -155,4 +163,6 @@ class Wire:
 
 
 def _answer(status: int, raw: bytes, headers: Mapping[str, str]) -> Answer:
-    return Answer(status, raw, asked_wait_s(headers.get("Retry-After", ""), headers.get("Date", "")))
+    if _FIRST_MOVED <= status < _FIRST_REFUSED:
+        raw = f"moved to {headers.get('Location', 'another place')}".encode()
+    return Answer(status, raw, asked_wait_s(headers))

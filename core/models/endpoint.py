@@ -11,7 +11,8 @@ from pydantic import Field, field_validator
 
 from gdo.backend import Backend
 from gdo.errors import ModelUnready
-from gdo.model import Capabilities, Done, ErrorKind, Reply, ReplyError, Request, Style
+from gdo.model import Capabilities, Done, ErrorKind, Reply, ReplyError, Request, Style, Usage
+from gdo.patience import DENIALS, Next, Patience, asked_wait_s
 from gdo.protocol import Bodies, completion, knows_not, refusal
 from gdo.servers import Pace, Server, Servers, Throttle, Watch, backoff_s, checked_urls
 from gdo.window import Window
@@ -20,12 +21,9 @@ from gdo.wire import LONGEST_REPLY, Answer, Away, Broken, Stale, Wires
 _BUSY = {429, 503, 529}
 _AGAIN = {408, 409, 425, 500, 502, 504}
 _LONGEST_REST_S = 120.0
-_FIRST_S = 10.0
-_DENIALS = 20
-"""Refusals on end that may be about one row each."""
-
-Next = Literal["settled", "at once", "anew", "busy", "away", "again"]
-"""What becomes of a request after a try: it is done, or sent again, at once (over a new connection) or after a wait."""
+_NO_KEY = 401
+_FOR_ALL = {301, 302, 303, _NO_KEY, 402, 403, 405, 410}
+"""Refusals that are hardly ever about one request."""
 
 
 class Endpoint(Backend, kind="endpoint"):
@@ -78,19 +76,12 @@ class EndpointModel:
         self._servers = Servers(options.urls)
         self._requests = Pace(options.requests_per_minute)
         self._tokens = Pace(options.tokens_per_minute)
-        self._stopping = False
-        self._away_since = 0.0
-        """Since when no server could be reached."""
+        self._patience = Patience(self._servers, options.patience_s)
         self._watch = Watch(options.timeout_s)
         self._wires: Wires | None = None
-        self._structured = options.structured
-        self._answered_at = 0.0
-        """When the last request that was answered had been sent."""
         self._said = 64.0
         """Tokens of a reply, as they were lately: what a request is taken to use before it is answered."""
-        self._denied = 0
-        """Refusals since somebody was last answered."""
-        self._bodies = Bodies(options.model)
+        self._bodies = Bodies(options.model, structured=options.structured)
 
     @property
     def identity(self) -> str:
@@ -104,8 +95,8 @@ class EndpointModel:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Schemas, until the server refuses one."""
-        return Capabilities(schema=self._structured and self.style == "chat", seeds=True)
+        """Schemas: where the server refuses one, it is told in words, under the same cache key."""
+        return Capabilities(schema=self._options.structured and self.style == "chat", seeds=True)
 
     @property
     def concurrency(self) -> int:
@@ -114,6 +105,7 @@ class EndpointModel:
 
     async def start(self, tell: Callable[[str], None]) -> None:
         """Open the pool of connections."""
+        self._patience.tell = tell
         self._wires = Wires(self._key, self._options.connect_timeout_s)
         for server in self._servers.all:
             server.chat = self._wires.to(f"{server.url}/chat/completions")
@@ -125,7 +117,7 @@ class EndpointModel:
 
     def stop(self) -> None:
         """Wait for no busy server, and try nothing again."""
-        self._stopping = True
+        self._patience.stopping = True
 
     async def close(self) -> None:
         """Close the connections."""
@@ -136,65 +128,46 @@ class EndpointModel:
     async def _call(self, request: Request) -> Reply:
         """One request, until it is answered or there is no more hope."""
         started = time.perf_counter()
-        busy_since = 0.0
+        patience = self._patience
+        since = 0.0
         sent = tries = waits = 0
-        then: Next = "at once"
+        reply, then = Reply(), "at once"
         while True:
-            reply, then = await self._turn(request, anew=then in {"anew", "again"})
-            sent += then != "away"  # that one reached nobody
-            if then == "settled" or self._stopping:
+            before, (reply, then) = reply, await self._turn(request, anew=then in {"anew", "again"})
+            if not reply.tries and before.error is not None:
+                reply = before  # the run ended before another try; what the last one said is still why
+            sent += reply.tries if then != "away" else 0  # that one reached nobody
+            if then == "settled" or patience.stopping:
                 break  # what was being tried when the run began to end is not tried again
             if then in {"at once", "anew"}:
                 continue
-            if then == "again":
-                tries += 1
-                if tries >= self._options.attempts:
-                    break
-                await self._pause(max(backoff_s(tries), _asked_to_wait_s(reply)))
+            patience.failing += not since
+            since = since or time.monotonic()
+            tries += then == "again"
+            if then == "again" and tries < self._options.attempts:
+                await patience.pause(max(backoff_s(tries), asked_wait_s(reply)))
                 continue
-            now = time.monotonic()
-            waits += 1
-            busy_since = busy_since or now
-            # A server that was never there is given up sooner: the URL may be wrong.
-            patience_s = self._options.patience_s if self._servers.reached else min(_FIRST_S, self._options.patience_s)
-            since = self._away_since if then == "away" else busy_since
-            if now - since >= patience_s:
-                # Where nobody was answered in all that time, the other rows need not find that out one by one.
-                waited = f", and so for {patience_s:g} s"
-                reply = self._given_up(reply, waited, fatal=self._answered_at < since)
+            if then == "again" and not patience.is_outage(reply, since):
                 break
-            rest_s = 0.0 if self._resting else max(backoff_s(waits), _asked_to_wait_s(reply))
-            await self._pause(min(rest_s, since + patience_s - now))
-        return reply._replace(latency_s=time.perf_counter() - started, tries=max(sent, 1))
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, but not beyond the end of the run."""
-        until = time.monotonic() + seconds
-        while (left_s := until - time.monotonic()) > 0 and not self._stopping:  # noqa: ASYNC110 (set from any thread)
-            await asyncio.sleep(min(left_s, 0.2))
-
-    @property
-    def _resting(self) -> bool:
-        """Whether a server said for how long it wants to be left alone."""
-        return any(server.rests_until > time.monotonic() for server in self._servers.all)
-
-    def _given_up(self, reply: Reply, waited: str, *, fatal: bool) -> Reply:
-        assert reply.error is not None  # noqa: S101 (only a fault is given up)
-        late, never = "run again later, or raise `patience_s`", "is the server up, and the URL right?"
-        said = f"{reply.error.message}{waited} ({late if self._servers.reached else never})"
-        return Reply(error=ReplyError(reply.error.kind, said, fatal=fatal))
+            waits += 1
+            given_up = await patience.waited(reply, then, since, waits)
+            if given_up is not None:
+                reply = given_up
+                break
+        patience.failing -= since > 0
+        return reply._replace(latency_s=time.perf_counter() - started, tries=max(sent, min(reply.tries, 1)))
 
     async def _turn(self, request: Request, *, anew: bool) -> tuple[Reply, Next]:
         """One try, in its turn, and what is to become of the request."""
-        sent = self._bodies.of(request, structured=self._structured)
+        sent = self._bodies.of(request)
         expected = len(sent) / 4 + self._said
         await self._requests.take()
         await self._tokens.take(expected)
-        server = await self._servers.choose(lambda: self._stopping)
+        server = await self._servers.choose(lambda: self._patience.stopping)
         await self._throttle.enter()
-        if self._stopping:
+        if self._patience.stopping:
             self._throttle.leave()
-            return Reply(error=ReplyError("connection", "not asked: the run was ending")), "settled"
+            return Reply(error=ReplyError("connection", "not asked: the run was ending"), tries=0), "settled"
         server.sending += 1
         sent_at = time.monotonic()
         call = self._watch.begin()
@@ -217,19 +190,19 @@ class EndpointModel:
         """What a try tells of the server, of how much it can take, and of how long replies are."""
         if then == "settled" and reply.error is None:
             self._throttle.answered()
-            self._answered_at = sent_at
-            self._denied = 0
-            server.answered_at = time.monotonic()
-            self._away_since = 0.0
+            self._patience.answered(sent_at)
+            server.answered()
             self._said += (reply.usage.completion_tokens - self._said) / 32
             used = reply.usage.prompt_tokens + reply.usage.completion_tokens
             self._tokens.correct(used - expected if used else 0.0)
-        elif then == "busy":
+            return
+        several = len(self._servers.all) > 1
+        if then == "busy" and (not several or server.answered_at >= sent_at):
             self._throttle.refused(sent_at)
         elif then == "away":
-            self._away_since = self._away_since or sent_at
-            if len(self._servers.all) > 1:  # the others are asked in the meantime
-                server.rest(backoff_s(2))
+            self._patience.away_since = self._patience.away_since or sent_at
+        if several and then in {"busy", "away", "again"}:  # the others are asked in the meantime
+            server.failed(sent_at)
 
     async def _try(self, server: Server, sent: bytes, sent_at: float, plain: bool, anew: bool) -> tuple[Reply, Next]:
         try:
@@ -241,7 +214,7 @@ class EndpointModel:
             return Reply(error=ReplyError("connection", f"{server.place}: {error}")), then
         server.reached = True
         if answer.status == 200:  # noqa: PLR2004 (HTTP's word for done)
-            return self._parsed(answer.raw, plain=plain)
+            return self._parsed(answer.raw, len(sent), plain=plain)
         if answer.status in _BUSY | _AGAIN:
             return self._put_off(server, sent_at, answer)
         return self._refused(server, sent, answer.status, answer.raw)
@@ -258,43 +231,48 @@ class EndpointModel:
 
     def _refused(self, server: Server, sent: bytes, status: int, raw: bytes) -> tuple[Reply, Next]:
         said = self._safe(refusal(raw))[:500]
+        if self._bodies.yields(sent, said):
+            return Reply(error=ReplyError("refused", said)), "at once"
         what = self._refuses_all(status, said)
         if what:
-            return Reply(error=ReplyError("refused", f"{server.place} {what}", fatal=True)), "settled"
-        if b'"response_format"' in sent and any(word in said for word in ("response_format", "json_schema")):
-            self._structured = False  # from now on the schema stands in the prompt
-            return Reply(error=ReplyError("refused", said)), "at once"
+            error = ReplyError(
+                "refused", f"{server.place} {what}", True, self._patience.denied <= DENIALS and status != _NO_KEY
+            )
+            return Reply(error=error), "settled"
         kind: ErrorKind = "context" if "context" in said and ("length" in said or "exceed" in said) else "refused"
         return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), "settled"
 
     def _refuses_all(self, status: int, said: str) -> str:
         """Why a server will answer no request at all; nothing where it may be about this one."""
         unknown = status == 404 or knows_not(said, self._options.model)  # noqa: PLR2004
-        if status not in {401, 403} and not unknown:
+        if status not in _FOR_ALL and not unknown:
             return ""
-        self._denied += 1
+        self._patience.denied += 1
         # One row may be forbidden on its own, where others are answered or may yet be; not so many on end.
         waited_for = sum(server.sending for server in self._servers.all)
-        if status != 401 and self._denied <= (_DENIALS if self._answered_at else min(_DENIALS, waited_for - 1)):  # noqa: PLR2004
+        if status != _NO_KEY and self._patience.denied <= (
+            DENIALS if self._patience.answered_at else min(DENIALS, waited_for - 1)
+        ):
             return ""
         if unknown:
             return f"does not know the model '{self._options.model}', or the path: {said}"
+        if status not in {_NO_KEY, 403}:
+            return f"refuses what is asked: HTTP {status}: {said}"
         hint = f"set {self._options.key_env}" if not self._key else f"check the key in {self._options.key_env}"
         return f"refuses the key: {said} ({hint})"
 
-    def _parsed(self, raw: bytes, *, plain: bool) -> tuple[Reply, Next]:
+    def _parsed(self, raw: bytes, size: int, *, plain: bool) -> tuple[Reply, Next]:
         if len(raw) > LONGEST_REPLY:
             return Reply(error=ReplyError("refused", f"the reply is longer than {LONGEST_REPLY >> 20} MB")), "settled"
         try:
-            return completion(raw, plain=plain), "settled"
+            reply = completion(raw, plain=plain)
         except ValueError:  # a body cut short by something between, or a gateway's page
             what = self._safe(f"the server's answer is no completion: {raw[:2000]!r}")[:300]
             return Reply(error=ReplyError("server", what)), "again"
+        if reply.usage == (0, 0):  # a server that does not count: a token has about four letters
+            reply = reply._replace(usage=Usage(size // 4, len(reply.text) // 4))
+        return reply, "settled"
 
     def _safe(self, text: str) -> str:
         """A text without the key: some servers repeat it."""
         return text.replace(self._key, "***") if self._key else text
-
-
-def _asked_to_wait_s(reply: Reply) -> float:
-    return reply.error.after_s if reply.error else 0.0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdo.model import Head, Message, Request, Sampling
+from gdo.model import Head, Message, Request, Sampling, told_schema
 from gdo.protocol import Bodies, completion, refusal
 from gdo.schema import Field, Record, Scalar
 
@@ -17,11 +17,12 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 def test_a_body_put_together_from_bytes_is_the_json_that_it_stands_for(text, turns, constrained, structured):
     said = tuple(Message("user", turn) for turn in turns)
     request = Request(HEAD, text, Sampling(max_tokens=7), constrained, turns=said)
-    body = json.loads(Bodies("m").of(request, structured=structured))
+    body = json.loads(Bodies("m", structured=structured).of(request))
     messages = [(turn["role"], turn["content"]) for turn in body["messages"]]
     expected = [(turn.role, turn.content) for turn in request.messages()]
     if constrained and not structured:
-        assert "JSON Schema" in messages.pop(0)[1]
+        assert "JSON Schema" in messages[0][1]
+        expected[0] = (expected[0][0], expected[0][1] + "\n\n" + told_schema(ANSWER))
     assert messages == expected
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("m", 0.0, 7)
     assert ("response_format" in body) == (constrained and structured)
@@ -30,7 +31,7 @@ def test_a_body_put_together_from_bytes_is_the_json_that_it_stands_for(text, tur
 @given(TEXTS, TEXTS)
 def test_a_plain_body_holds_the_whole_prompt(shared, text):
     head = Head("plain", text=shared, answer=ANSWER)
-    body = json.loads(Bodies("").of(Request(head, text, Sampling(stop=("\n",))), structured=True))
+    body = json.loads(Bodies("", structured=True).of(Request(head, text, Sampling(stop=("\n",)))))
     assert body["prompt"] == shared + text
     assert body["stop"] == ["\n"]
     assert "model" not in body
@@ -38,16 +39,16 @@ def test_a_plain_body_holds_the_whole_prompt(shared, text):
 
 
 def test_bodies_of_two_prompts_in_turn_are_not_mixed_up():
-    bodies = Bodies("m")
+    bodies = Bodies("m", structured=True)
     other = Head("chat", (Message("system", "Other."),), answer=ANSWER)
     one, two = (Request(head, "row", Sampling(), constrained=True) for head in (HEAD, other))
-    alone = [Bodies("m").of(request, structured=True) for request in (one, two)]
-    assert [bodies.of(request, structured=True) for request in (one, two, one, two)] == alone * 2
-    assert bodies.of(one, structured=False) != alone[0]
+    alone = [Bodies("m", structured=True).of(request) for request in (one, two)]
+    assert [bodies.of(request) for request in (one, two, one, two)] == alone * 2
+    assert Bodies("m", structured=False).of(one) != alone[0]
 
 
 def test_a_temperature_sends_a_seed():
-    body = json.loads(Bodies("m").of(Request(HEAD, "row", Sampling(temperature=0.5, seed=3)), structured=True))
+    body = json.loads(Bodies("m", structured=True).of(Request(HEAD, "row", Sampling(temperature=0.5, seed=3))))
     assert (body["temperature"], body["seed"]) == (0.5, 3)
 
 
@@ -66,7 +67,84 @@ def test_what_is_no_completion_is_told(raw):
 
 @pytest.mark.parametrize(
     ("raw", "said"),
-    [(b'{"error": {"message": " no "}}', "no"), (b'{"error": "flat"}', "flat"), (b"<html>", "<html>"), (b"\xff", "\ufffd")],
+    [
+        (b'{"error": {"message": " no "}}', "no"),
+        (b'{"error": "flat"}', "flat"),
+        (b"<html>", "<html>"),
+        (b"\xff", "\ufffd"),
+    ],
 )
 def test_a_refusal_is_read_in_any_shape(raw, said):
     assert refusal(raw) == said
+
+
+@pytest.mark.parametrize(
+    ("said", "gone"),
+    [
+        ("response_format json_schema is not supported", {"response_format"}),
+        ("This model does not support structured output", {"response_format"}),
+        ("failed to parse grammar", {"response_format"}),
+        ("No endpoints found that can handle the requested parameters", {"response_format"}),
+        ("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", {"max_tokens"}),
+        ("Unsupported value: 'temperature' does not support 0.0 with this model.", {"temperature"}),
+        ("this text was refused", set()),
+    ],
+)
+def test_what_a_server_does_not_take_is_left_out_of_all_that_follow(said, gone):
+    bodies = Bodies("m", structured=True)
+    request = Request(HEAD, "row", Sampling(), constrained=True)
+    before = bodies.of(request)
+    assert bodies.yields(before, said) == bool(gone)
+    after = bodies.of(request)
+    assert json.loads(before).keys() - json.loads(after).keys() == gone
+    assert bodies.yields(before, said) == bool(gone)  # what was on its way is sent again too
+    assert not bodies.yields(after, said)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": "hm"},
+                    {"type": "text", "text": "a"},
+                    {"type": "text", "text": "b"},
+                ]
+            },
+            "ab",
+        ),
+        ({"tool_calls": []}, ""),
+        ({"content": None, "reasoning_content": "hm"}, ""),
+    ],
+)
+def test_a_message_in_parts_is_its_text(message, text):
+    raw = json.dumps({"choices": [{"message": message}]}).encode()
+    assert completion(raw, plain=False).text == text
+
+
+@pytest.mark.parametrize(
+    ("choice", "ended"),
+    [
+        ({"message": {"content": "x"}, "finish_reason": "stop"}, ""),
+        ({"message": {"content": "x"}}, ""),
+        ({"message": {"content": "x"}, "finish_reason": "length"}, "length"),
+        ({"message": {"content": None, "refusal": "I cannot"}, "finish_reason": "stop"}, "refusal: I cannot"),
+    ],
+)
+def test_a_reply_that_had_no_proper_end_says_so(choice, ended):
+    assert completion(json.dumps({"choices": [choice]}).encode(), plain=False).ended == ended
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        ({"prompt_tokens": 10**30, "completion_tokens": -5}, (0, 0)),
+        ({"total_tokens": 7}, (7, 0)),
+        ({"prompt_tokens": "12"}, (0, 0)),
+        (None, (0, 0)),
+    ],
+)
+def test_what_is_no_count_of_tokens_is_none(usage, counted):
+    raw = json.dumps({"choices": [{"message": {"content": "x"}}], "usage": usage}).encode()
+    assert completion(raw, plain=False).usage == counted

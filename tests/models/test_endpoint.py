@@ -541,7 +541,7 @@ def test_wrapping_around_an_answer_is_forgiven(
     assert len(server.bodies) == 1
 
 
-@pytest.mark.parametrize("content", [None, 5, [], [{"type": "text", "text": "hi"}], {"a": 1}, ""])
+@pytest.mark.parametrize("content", [None, 5, [], [{"type": "image", "url": "x"}], {"a": 1}, ""])
 def test_a_reply_that_holds_no_text_is_an_error_of_its_row(
     ask: Callable[..., gdo.Run], server: Any, answer: Any, content: object
 ) -> None:

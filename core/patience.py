@@ -1,0 +1,94 @@
+"""What becomes of a request that a server did not answer: whose fault that is, and how long it is waited for."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from gdo.model import Reply, ReplyError
+from gdo.servers import Servers, backoff_s
+
+Next = Literal["settled", "at once", "anew", "busy", "away", "again"]
+"""What becomes of a request after a try: it is done, or sent again, at once (over a new connection) or after a wait."""
+DENIALS = 20
+"""Failures on end that may be about one row each."""
+_FIRST_S = 10.0
+_OUTAGE_S = 30.0
+_QUIET_S = 5.0
+
+
+class Patience:
+    """Waits for the servers of one model, for all of its requests."""
+
+    def __init__(self, servers: Servers, patience_s: float) -> None:
+        self._servers = servers
+        self._patience_s = patience_s
+        self.tell: Callable[[str], None] = lambda _: None
+        self.stopping = False
+        self.answered_at = 0.0
+        """When the last request that was answered had been sent."""
+        self.away_since = 0.0
+        """Since when no server could be reached."""
+        self.failing = 0
+        """Requests whose last try failed."""
+        self.denied = 0
+        """Requests that were given up since somebody was last answered."""
+        self._told_at = 0.0
+
+    def answered(self, sent_at: float) -> None:
+        """A request was answered that had been sent at a moment."""
+        self.answered_at = sent_at
+        self.denied = 0
+        self.away_since = 0.0
+
+    def is_outage(self, reply: Reply, since: float) -> bool:
+        """Whether a failure is not its request's: the servers did answer, and now nobody is, and others fail as well."""
+        assert reply.error is not None  # noqa: S101 (told by the caller)
+        return self.failing > 1 and 0 < self.answered_at < since and reply.error.kind != "timeout"
+
+    async def waited(self, reply: Reply, then: Next, since: float, waits: int) -> Reply | None:
+        """Wait for a server that is busy, away or out of order; when patience is at its end, what there is to say."""
+        patience_s = self._patience_s
+        if then == "away":
+            since = self.away_since or since
+        if then == "again":
+            patience_s = min(_OUTAGE_S, patience_s)
+        elif not self._servers.reached:  # a server that was never there is given up sooner: the URL may be wrong
+            patience_s = min(_FIRST_S, patience_s)
+        left_s = since + patience_s - time.monotonic()
+        own_s = 0.0 if self._servers.resting else max(backoff_s(waits), asked_wait_s(reply))
+        rest_s = self._servers.rests_s or own_s
+        self._tell(reply, since, patience_s)
+        await self.pause(min(rest_s, left_s))
+        if left_s > 0 and not (rest_s > left_s and self._servers.rests_s):
+            return None
+        # Where nobody was answered in all that time, the other rows need not find that out one by one.
+        self.denied += 1
+        many = self.denied > DENIALS if then == "again" else self.failing > 1 or not self.answered_at
+        return self._given_up(reply, f", and so for {patience_s:g} s", fatal=many and self.answered_at < since)
+
+    def _tell(self, reply: Reply, since: float, patience_s: float) -> None:
+        """Say once what is waited for, where nobody is answered for some seconds."""
+        now = time.monotonic()
+        if now - since > _QUIET_S and self.answered_at < since and self._told_at <= self.answered_at:
+            self._told_at = now
+            assert reply.error is not None  # noqa: S101 (told by the caller)
+            self.tell(f"waiting up to {patience_s:g} s for a server: {reply.error.message}")
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, but not beyond the end of the run."""
+        until = time.monotonic() + seconds
+        while (left_s := until - time.monotonic()) > 0 and not self.stopping:  # noqa: ASYNC110 (set from any thread)
+            await asyncio.sleep(min(left_s, 0.2))
+
+    def _given_up(self, reply: Reply, waited: str, *, fatal: bool) -> Reply:
+        assert reply.error is not None  # noqa: S101 (only a fault is given up)
+        reached = self._servers.reached
+        hint = "run again later, or raise `patience_s`" if reached else "is the server up, and the URL right?"
+        said = f"{reply.error.message}{waited} ({hint})"
+        return Reply(error=ReplyError(reply.error.kind, said, fatal=fatal, unless_known=self.failing == 1))
+
+
+def asked_wait_s(reply: Reply) -> float:
+    """How long a server wants this request to wait."""
+    return reply.error.after_s if reply.error else 0.0
