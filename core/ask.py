@@ -48,7 +48,7 @@ class Answering(Protocol):
     def model(self) -> Model:
         """What it can do, and how it is spoken to."""
 
-    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1, order: int = 0) -> list[Reply]:
+    def replies(self, step: str, requests: Sequence[Request], order: int = 0) -> list[Reply]:
         """The replies in the order of the requests, stored before they are here."""
 
     def halt(self, cause: GdoError) -> None:
@@ -169,7 +169,7 @@ class Ask:
         return outcomes
 
     def _settle(self, udp: Udp, texts: Sequence[str]) -> list[Outcome]:
-        scored, written = split_fields(udp, self._caller.model)
+        scored, written = score.split_fields(udp, self._caller.model)
         parts = [self._scored(udp.narrowed([name]), texts) for name in scored]
         if written:
             parts.append(self._written(udp if not scored else udp.narrowed(written), texts))
@@ -222,9 +222,9 @@ class Ask:
         places: Sequence[int] = range(len(texts))
         requests = list(self._requests(udp, texts))
         tried: dict[int, int] = {}
-        for attempt in range(1, self._policy.retries + 2):
+        for _ in range(self._policy.retries + 1):
             again: dict[int, Request] = {}
-            replies = self._caller.replies(self.step, requests, attempt, self._order)
+            replies = self._caller.replies(self.step, requests, self._order)
             for place, request, reply in zip(places, requests, replies, strict=True):
                 tries = tried.get(place, 0) + reply.tries
                 outcomes[place] = outcome = self._read(udp, request, reply, tries)
@@ -260,19 +260,15 @@ class Ask:
         if reply.error is not None:
             return Outcome(failure=_refusal(request, reply, attempt))
         plain_line = request.plain and len(udp.output.fields) == 1
+        cut = reply.ended == "length"
         try:
-            return Outcome((parse_line if plain_line else parse_reply)(reply.text, udp.output))
+            if plain_line and not (cut and udp.output.is_text):
+                return Outcome(parse_line(reply.text, udp.output))
+            return Outcome(parse_reply(reply.text, udp.output, cut=cut))
         except AnswerFault as fault:
             kind: Literal["unparsable", "invalid"] = "unparsable" if isinstance(fault, NoJson) else "invalid"
-            return Outcome(failure=Failure(kind, str(fault), request.text(), reply.text, attempt))
-
-
-def split_fields(udp: Udp, model: Model) -> tuple[list[str], list[str]]:
-    """The fields of a prompt that a model scores among closed labels, and those that it writes."""
-    if not (model.capabilities.logprobs and model.style == "plain"):
-        return [], list(udp.output.names)
-    scored = [p.name for p in udp.output.fields if score.closed_labels(p.type) and not p.nullable]
-    return scored, [name for name in udp.output.names if name not in scored]
+            detail = f"{fault}{_ended(reply, request.sampling.max_tokens)}"
+            return Outcome(failure=Failure(kind, detail, request.text(), reply.text, attempt))
 
 
 def _unasked(udp: Udp, text: Rendered) -> Outcome:
@@ -287,6 +283,14 @@ def _unasked(udp: Udp, text: Rendered) -> Outcome:
 def _is_line(output: Record) -> bool:
     """Whether a plain completion answers with bare text to the end of the line."""
     return len(output.fields) == 1 and output.fields[0].type == Scalar("string")
+
+
+def _ended(reply: Reply, most: int) -> str:
+    """How a faulty reply ended, where that may be why."""
+    if not reply.ended:
+        return ""
+    hint = f": its {most} tokens were used up, raise `max_tokens`" if reply.ended == "length" else ""
+    return f" (the model ended with {reply.ended}{hint})"
 
 
 def _refusal(request: Request, reply: Reply, attempt: int) -> Failure:

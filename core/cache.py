@@ -1,7 +1,7 @@
 """Replies on disk: the checkpoint of every run.
 
 One SQLite file in WAL mode, so two runs may share it. A key is a digest of all that decides a reply; the value is the
-reply as JSON. No prompt and no secret is stored.
+reply as JSON with a checksum. No prompt and no secret is stored.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import errno
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,10 @@ _SCHEMA = (
 HOME = ".gdo"
 NAME = "cache.sqlite"
 _CHUNK = 500
+_PATIENCE_S = 60.0
+"""Seconds to wait for another program that writes."""
+_CHECKED = b"\x01"
+"""The first byte of a reply with a checksum."""
 CHECKPOINT_EVERY = 10_000
 """Replies between two checkpoints: a page that many of them touch is then copied into the file once."""
 
@@ -109,7 +114,7 @@ class Cache:
             raise Faults.one(str(path), f"cannot be used as a cache: {error}", hint) from None
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=_PATIENCE_S, check_same_thread=False, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -161,9 +166,8 @@ class Cache:
             self._origins.clear()
             if self._writes.in_transaction:
                 self._writes.execute("ROLLBACK")
-            raise RunFailed(
-                f"{self.path}: a reply could not be stored: {error} (free some space and run again)"
-            ) from None
+            hint = "another program holds it" if "locked" in str(error) else "free some space and run again"
+            raise RunFailed(f"{self.path}: a reply could not be stored: {error} ({hint})") from None
 
     def checkpoint(self) -> None:
         """Copy the log into the file: it waits for the disk, so not where replies are waited for."""
@@ -196,16 +200,23 @@ def _marks(count: int) -> str:
 
 
 def encode(reply: Reply) -> bytes:
-    """A reply as it is stored."""
+    """A reply as it is stored: a checksum, and JSON."""
     usage = reply.usage
-    return orjson.dumps([reply.text, reply.scores, usage.prompt_tokens, usage.completion_tokens])
+    told = orjson.dumps([reply.text, reply.scores, usage.prompt_tokens, usage.completion_tokens, reply.ended])
+    return _CHECKED + zlib.crc32(told).to_bytes(4) + told
 
 
 def decode(blob: bytes) -> Reply:
     """A reply as it was stored.
 
     Raises:
-        ValueError, TypeError: the bytes are no reply.
+        ValueError, TypeError: the bytes are no reply, or not those that were stored.
     """
-    text, scores, prompt_tokens, completion_tokens = orjson.loads(blob)
-    return Reply(text, tuple(scores), Usage(prompt_tokens, completion_tokens))
+    if blob[:1] == _CHECKED:
+        if zlib.crc32(blob[5:]).to_bytes(4) != blob[1:5]:
+            raise ValueError("its checksum is another")
+        blob = blob[5:]
+    text, scores, prompt_tokens, completion_tokens, *ended = orjson.loads(
+        blob
+    )  # one without checksum has no end either
+    return Reply(text, tuple(scores), Usage(prompt_tokens, completion_tokens), ended=ended[0] if ended else "")

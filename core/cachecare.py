@@ -1,5 +1,6 @@
 """`gdo cache`: what a cache holds, by model and step; what is old goes, and what is damaged is found."""
 
+import os
 import re
 import sqlite3
 import time
@@ -57,8 +58,11 @@ def seconds(text: str) -> int:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    # What lies on a medium that cannot be written is read as it is: SQLite would put files beside it.
+    fixed = "" if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK) else "?mode=ro&immutable=1"
+    place = f"{path.absolute().as_uri()}{fixed}"
     try:
-        with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(place, timeout=60, isolation_level=None, uri=True)) as connection:
             yield connection
     except sqlite3.DatabaseError as error:
         raise Faults.one(str(path), f"is not a cache that can be read: {error}", "move the file away") from None
@@ -100,7 +104,7 @@ def verify(path: Path) -> tuple[int, list[str]]:
     with _opened(path) as connection:
         try:
             faults += [str(line) for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
-            for key, blob in connection.execute("SELECT key, reply FROM replies"):
+            for key, blob in connection.execute("SELECT key, CAST(reply AS BLOB) FROM replies"):
                 try:
                     decode(blob)
                     whole += 1

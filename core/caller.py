@@ -17,10 +17,9 @@ _TAKEN = 16
 
 @dataclass(frozen=True, slots=True)
 class _Errand:
-    """What some requests have in common: who asks, how often it has, when they are sent, and where they are counted."""
+    """What some requests have in common: who asks, when they are sent, and where they are counted."""
 
     step: str
-    attempt: int
     order: int
     ledger: Ledger
 
@@ -71,7 +70,7 @@ class Caller:
             self.model.stop()
 
     def replies(
-        self, step: str, requests: Sequence[Request], attempt: int = 1, order: int = 0, ledger: Ledger | None = None
+        self, step: str, requests: Sequence[Request], order: int = 0, ledger: Ledger | None = None
     ) -> list[Reply]:
         """The replies in the order of the requests; a request that failed gives a reply with an error.
 
@@ -91,11 +90,11 @@ class Caller:
         fault: GdoError = Stopped("interrupted")
         try:
             found |= self._disk.get(list(mine))
-            ledger.called([self._call(step, reply, attempt, cached=True) for reply in found.values()])
+            ledger.called([self._call(step, reply, cached=True) for reply in found.values()])
             self._known = self._known or bool(found)
             missing = {key: request for key, request in mine.items() if key not in found}
             if missing:
-                job = self._send(_Errand(step, attempt, order, ledger), missing)
+                job = self._send(_Errand(step, order, ledger), missing)
                 found |= asyncio.run_coroutine_threadsafe(job, self._loop).result()
         except GdoError as error:
             fault = error
@@ -103,7 +102,7 @@ class Caller:
         finally:
             self._release(mine, found, fault)
         found |= {key: future.result() for key, future in others.items()}
-        ledger.called([Call(step, self.name, 0, 0, 0.0, cached=True, attempt=attempt)] * len(others))
+        ledger.called([Call(step, self.name, 0, 0, 0.0, cached=True)] * len(others))
         return [found[key] for key in keys]
 
     def _claim(
@@ -144,7 +143,7 @@ class Caller:
             there = await self._disk.wait(list(elsewhere))
             if self.stopping:
                 raise self.cause
-            told = [self._call(errand.step, reply, errand.attempt, cached=True) for reply in there.values()]
+            told = [self._call(errand.step, reply, cached=True) for reply in there.values()]
             errand.ledger.called(told)
             found |= there
             missing = {key: request for key, request in elsewhere.items() if key not in there}
@@ -171,7 +170,7 @@ class Caller:
                 yield request
 
         async def done(index: int, reply: Reply) -> None:
-            call = self._call(errand.step, reply, errand.attempt, cached=False)
+            call = self._call(errand.step, reply, cached=False)
             errand.ledger.spent(call)
             calls.append(call)
             if reply.error is None:
@@ -230,12 +229,11 @@ class Caller:
             self._started = asyncio.create_task(self.model.start(self._tell))
         await asyncio.shield(self._started)
 
-    def _call(self, step: str, reply: Reply, attempt: int, *, cached: bool) -> Call:
+    def _call(self, step: str, reply: Reply, *, cached: bool) -> Call:
         usage = reply.usage
         error = reply.error.kind if reply.error else ""
-        latency = 0.0 if cached else reply.latency_s
-        attempt += 0 if cached else reply.tries - 1
-        return Call(step, self.name, usage.prompt_tokens, usage.completion_tokens, latency, cached, attempt, error)
+        latency, requests = (0.0, 0) if cached else (reply.latency_s, reply.tries)
+        return Call(step, self.name, usage.prompt_tokens, usage.completion_tokens, latency, cached, requests, error)
 
     async def close(self) -> None:
         """Let the model go, if it was ever started."""

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import duckdb
 
-from gdo.ask import split_fields
 from gdo.backend import DEFAULT_MODEL, Backend, Price, resolve
 from gdo.database import column_list, condition_columns, connect
 from gdo.model import Model
 from gdo.op import Rows, Scope
 from gdo.plan import Node, Plan, SourceNode, source_rows
 from gdo.prompt import Udp
-from gdo.score import calibration_prompts
+from gdo.score import calibration_prompts, split_fields
 
 CHARACTERS_A_TOKEN = 4
 _MILLION = 1_000_000

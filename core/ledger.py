@@ -32,7 +32,7 @@ class Failure:
 class Call(NamedTuple):
     """One request and what it took; `cached` when the reply was there already.
 
-    `attempt` counts the rounds of asking for a better reply, and every try of a server that was busy, failed or broke off.
+    `attempts` are the requests that reached a server: more than one where it was busy, failed or broke off; none where `cached`.
     """
 
     step: str
@@ -41,7 +41,7 @@ class Call(NamedTuple):
     completion_tokens: int
     latency_s: float
     cached: bool
-    attempt: int
+    attempts: int = 0
     error: str = ""
 
 

@@ -11,17 +11,20 @@ from gdo.schema import Labels, Record, Scalar
 
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _TRAILING_COMMA = re.compile(r",\s*([}\]])")
-_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_THOUGHT = re.compile(r"(?is)<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)|\[think\].*?(?:\[/think\]|\Z)")
+_THOUGHT_BEFORE = re.compile(r"(?is)\A.*(?:</(?:think|thinking|thought|reasoning)>|\[/think\])")
+"""A thought of which only the end is marked: the prompt held its beginning."""
 TRIES = 20
 """Brackets in a reply from which JSON is tried."""
 
 _DECODER = json.JSONDecoder(strict=False)
 
 
-def parse_reply(text: str, answer: Record) -> dict[str, object]:
+def parse_reply(text: str, answer: Record, *, cut: bool = False) -> dict[str, object]:
     """The record that a reply states.
 
-    Code fences, prose around the JSON, trailing commas and a bare value for a record of one field are forgiven.
+    Code fences, prose around the JSON, trailing commas and a bare value for a record of one field are forgiven; of a reply
+    that was cut off, a bare text is not.
 
     Raises:
         AnswerFault: there is no JSON in it, or a value does not fit its type.
@@ -30,19 +33,21 @@ def parse_reply(text: str, answer: Record) -> dict[str, object]:
     >>> parse_reply('Sure! {"n": "3",}', Record((Field("n", Scalar("integer")),)))
     {'n': 3}
     """
-    if answer.is_text and text[:1].isalnum() and not any(mark in text for mark in "{[`<"):
+    if answer.is_text and not cut and text[:1].isalnum() and not any(mark in text for mark in "{[`<"):
         return answer.check({answer.names[0]: text})  # plain words for one text: nothing to unwrap
     try:
         value: object = orjson.loads(text)
     except orjson.JSONDecodeError:
         value = _search(text, answer)
+        if cut and answer.is_text and isinstance(value, str):
+            raise AnswerFault("the text is cut off") from None
     if len(answer.fields) == 1 and not (isinstance(value, dict) and answer.names[0] in value):
         value = {answer.names[0]: value}
     return answer.check(value)
 
 
 def _search(text: str, answer: Record) -> object:
-    text = _THOUGHT.sub("", text).strip()
+    text = _THOUGHT_BEFORE.sub("", _THOUGHT.sub("", text)).strip()
     fence = _FENCE.search(text)
     body = (fence[1] if fence else text).strip()
     found: list[object] = []

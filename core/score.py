@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from gdo.model import Model
 from gdo.prompt import Udp, plain_word
 from gdo.schema import AnswerType, Labels, Scalar
 from gdo.template import TemplateFault
@@ -33,6 +34,14 @@ def closed_labels(answer: AnswerType) -> tuple[str, ...]:
     if answer == Scalar("boolean"):
         return (plain_word(True), plain_word(False))
     return ()
+
+
+def split_fields(udp: Udp, model: Model) -> tuple[list[str], list[str]]:
+    """The fields of a prompt that a model scores among closed labels, and those that it writes."""
+    if not (model.capabilities.logprobs and model.style == "plain"):
+        return [], list(udp.output.names)
+    scored = [p.name for p in udp.output.fields if closed_labels(p.type) and not p.nullable]
+    return scored, [name for name in udp.output.names if name not in scored]
 
 
 def candidates(labels: Sequence[str]) -> tuple[str, ...]:

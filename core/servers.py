@@ -141,6 +141,12 @@ def checked_urls(urls: list[str]) -> list[str]:
         if parts.password or parts.username:
             hint = "put the key into the environment and name it in key_env"
             raise ValueError(f"a URL must not hold a password | {hint}")
+        if parts.query or parts.fragment:
+            raise ValueError(
+                "a URL with a query is not asked | it ends with /v1, and /chat/completions is put behind it"
+            )
+        if parts.path.rstrip("/").endswith("/completions"):
+            raise ValueError("not a server's base | leave out /chat/completions: it ends with /v1")
     return [url.rstrip("/") for url in urls]
 
 
@@ -160,12 +166,6 @@ class Server:
     failures: int = 0
     """On end, each with a rest before it."""
     failed_at: float = 0.0
-
-    @property
-    def place(self) -> str:
-        """The server in a message: no query of its URL, which may hold a key."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
     def rest(self, seconds: float) -> None:
         """Ask it nothing for a while."""
@@ -193,15 +193,15 @@ class Servers:
     def __init__(self, urls: tuple[str, ...]) -> None:
         self.all = [Server(url) for url in urls]
 
-    async def choose(self, stopping: Callable[[], bool] = lambda: False) -> Server:
-        """A server to ask; waits while all of them rest, until the run is ending."""
+    async def choose(self, stopping: Callable[[], bool] = lambda: False, failed: Server | None = None) -> Server:
+        """A server to ask, rather not the one that just failed; waits while all of them rest, until the run is ending."""
         while True:
             now = time.monotonic()
             awake = [
                 server for server in self.all if server.rests_until <= now and not (server.failures and server.sending)
             ]
             if awake or stopping():
-                return min(awake or self.all, key=lambda server: server.sending)
+                return min(awake or self.all, key=lambda server: (server is failed, server.sending))
             wait_s = max(self.rests_s, 0.05) * random.uniform(1.0, 1.05)  # noqa: S311 (they need not all come at once)
             await asyncio.sleep(min(wait_s, 0.5))
 

@@ -119,9 +119,9 @@ class Counted:
         """The caller's model."""
         return self.caller.model
 
-    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1, order: int = 0) -> list[Reply]:
+    def replies(self, step: str, requests: Sequence[Request], order: int = 0) -> list[Reply]:
         """The caller's replies."""
-        return self.caller.replies(step, requests, attempt, order, self.tally)
+        return self.caller.replies(step, requests, order, self.tally)
 
     def halt(self, cause: GdoError) -> None:
         """Send nothing more."""

@@ -65,11 +65,9 @@ class Machine:
                 self._models[name] = unstarted(self._spec, name)
             return self._models[name]
 
-    def replies(
-        self, name: str, step: str, requests: Sequence[Request], attempt: int, order: int
-    ) -> tuple[list[Reply], list[Call]]:
+    def replies(self, name: str, step: str, requests: Sequence[Request], order: int) -> tuple[list[Reply], list[Call]]:
         """The replies, and what they took."""
-        replies, calls = self._send(("replies", name, step, list(requests), attempt, order))
+        replies, calls = self._send(("replies", name, step, list(requests), order))
         return replies, calls
 
     def halt(self, name: str, cause: GdoError) -> None:
@@ -119,9 +117,9 @@ class There:
         """What it can do."""
         return self._machine.model(self._name)
 
-    def replies(self, step: str, requests: Sequence[Request], attempt: int = 1, order: int = 0) -> list[Reply]:
+    def replies(self, step: str, requests: Sequence[Request], order: int = 0) -> list[Reply]:
         """The replies in the order of the requests."""
-        replies, calls = self._machine.replies(self._name, step, requests, attempt, order)
+        replies, calls = self._machine.replies(self._name, step, requests, order)
         self._tally.take(calls)
         return replies
 

@@ -75,9 +75,9 @@ class Server:
     def _answer(self, message: tuple[object, ...]) -> object:
         try:
             match message:
-                case ("replies", str(name), str(step), list(requests), int(attempt), int(order)):
+                case ("replies", str(name), str(step), list(requests), int(order)):
                     tally = Tally(self._ledger)
-                    replies = self._desk.caller(name).replies(step, requests, attempt, order, tally)
+                    replies = self._desk.caller(name).replies(step, requests, order, tally)
                     return replies, tally.kept.requests
                 case ("halt", str(name), GdoError() as cause):
                     self._desk.caller(name).halt(cause)

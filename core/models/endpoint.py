@@ -131,9 +131,11 @@ class EndpointModel:
         patience = self._patience
         since = 0.0
         sent = tries = waits = 0
+        server: Server | None = None
         reply, then = Reply(), "at once"
         while True:
-            before, (reply, then) = reply, await self._turn(request, anew=then in {"anew", "again"})
+            before = reply
+            reply, then, server = await self._turn(request, server, anew=then in {"anew", "again"})
             if not reply.tries and before.error is not None:
                 reply = before  # the run ended before another try; what the last one said is still why
             sent += reply.tries if then != "away" else 0  # that one reached nobody
@@ -157,17 +159,17 @@ class EndpointModel:
         patience.failing -= since > 0
         return reply._replace(latency_s=time.perf_counter() - started, tries=max(sent, min(reply.tries, 1)))
 
-    async def _turn(self, request: Request, *, anew: bool) -> tuple[Reply, Next]:
-        """One try, in its turn, and what is to become of the request."""
+    async def _turn(self, request: Request, failed: Server | None, *, anew: bool) -> tuple[Reply, Next, Server | None]:
+        """One try, in its turn, what is to become of the request, and the server if it failed."""
         sent = self._bodies.of(request)
         expected = len(sent) / 4 + self._said
         await self._requests.take()
         await self._tokens.take(expected)
-        server = await self._servers.choose(lambda: self._patience.stopping)
+        server = await self._servers.choose(lambda: self._patience.stopping, failed)
         await self._throttle.enter()
         if self._patience.stopping:
             self._throttle.leave()
-            return Reply(error=ReplyError("connection", "not asked: the run was ending"), tries=0), "settled"
+            return Reply(error=ReplyError("connection", "not asked: the run was ending"), tries=0), "settled", None
         server.sending += 1
         sent_at = time.monotonic()
         call = self._watch.begin()
@@ -184,7 +186,7 @@ class EndpointModel:
             server.sending -= 1
             self._throttle.leave()
         self._learn(server, reply, then, sent_at, expected)
-        return reply, then
+        return reply, then, server if then in {"busy", "away", "again"} else None
 
     def _learn(self, server: Server, reply: Reply, then: Next, sent_at: float, expected: float) -> None:
         """What a try tells of the server, of how much it can take, and of how long replies are."""
@@ -208,10 +210,10 @@ class EndpointModel:
         try:
             answer = await (server.plain if plain else server.chat).post(sent, anew=anew)
         except Away as error:
-            return Reply(error=ReplyError("connection", f"{server.place}: {error}")), "away"
+            return Reply(error=ReplyError("connection", f"{server.url}: {error}")), "away"
         except (Broken, Stale) as error:
             then: Next = "anew" if isinstance(error, Stale) else "again"
-            return Reply(error=ReplyError("connection", f"{server.place}: {error}")), then
+            return Reply(error=ReplyError("connection", f"{server.url}: {error}")), then
         server.reached = True
         if answer.status == 200:  # noqa: PLR2004 (HTTP's word for done)
             return self._parsed(answer.raw, len(sent), plain=plain)
@@ -236,7 +238,7 @@ class EndpointModel:
         what = self._refuses_all(status, said)
         if what:
             error = ReplyError(
-                "refused", f"{server.place} {what}", True, self._patience.denied <= DENIALS and status != _NO_KEY
+                "refused", f"{server.url} {what}", True, self._patience.denied <= DENIALS and status != _NO_KEY
             )
             return Reply(error=error), "settled"
         kind: ErrorKind = "context" if "context" in said and ("length" in said or "exceed" in said) else "refused"

@@ -3,12 +3,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdo.cache import Cache
+from gdo.cache import Cache, decode
 from gdo.errors import Faults, RunFailed
 from gdo.model import Head, Message, Reply, Request, Sampling, Usage, cache_keys
 
@@ -194,3 +195,35 @@ def test_all_that_decides_a_reply_is_in_the_key(other):
     assert key_of(one, "m") == key_of(Request(Head("chat"), "a", Sampling()), "m")
     assert key_of(one, "m") != key_of(other, "m")
     assert key_of(one, "m") != key_of(one, "n")
+
+
+def test_a_reply_that_was_altered_on_disk_is_not_believed(tmp_path):
+    cache = Cache(tmp_path / "cache.sqlite")
+    cache.put([row(b"k")])
+    with closing(sqlite3.connect(tmp_path / "cache.sqlite")) as other, other:
+        (blob,) = other.execute("SELECT reply FROM replies").fetchone()
+        place = blob.index(b"hi")
+        other.execute("UPDATE replies SET reply = ?", (blob[:place] + bytes([blob[place] ^ 1]) + blob[place + 1 :],))
+    assert cache.get([b"k"]) == {}
+    cache.close()
+
+
+def test_how_a_reply_ended_is_kept(tmp_path):
+    cache = Cache(tmp_path / "cache.sqlite")
+    cache.put([(b"k", "m", "s", Reply(text="half", ended="length"))])
+    assert cache.get([b"k"])[b"k"].ended == "length"
+    cache.close()
+
+
+def test_a_reply_that_was_stored_without_a_checksum_is_read():
+    assert decode(b'["x", [], 3, 4]') == Reply(text="x", usage=Usage(3, 4))
+
+
+def test_a_cache_that_another_program_holds_is_told_as_that(tmp_path, monkeypatch):
+    monkeypatch.setattr("gdo.cache._PATIENCE_S", 0.1)
+    cache = Cache(tmp_path / "cache.sqlite")
+    with closing(sqlite3.connect(tmp_path / "cache.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RunFailed, match="another program holds it"):
+            cache.put([row(b"k")])
+    cache.close()

@@ -1,5 +1,7 @@
+import os
 import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -84,3 +86,23 @@ def test_a_file_that_is_no_cache_is_told(tmp_path):
         parts(path)
     whole, faults = verify(path)
     assert (whole, len(faults)) == (0, 1)
+
+
+def test_one_flipped_bit_in_a_reply_is_found(filled):
+    with closing(sqlite3.connect(filled)) as other, other:
+        (blob,) = other.execute("SELECT reply FROM replies WHERE key = ?", (b"b3",)).fetchone()
+        other.execute("UPDATE replies SET reply = ? WHERE key = ?", (blob.replace(b"xx", b"xy", 1), b"b3"))
+    whole, faults = verify(filled)
+    assert whole == 14
+    assert len(faults) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cache_in_a_folder_that_cannot_be_written_is_read(filled):
+    filled.chmod(0o444)
+    filled.parent.chmod(0o555)
+    try:
+        assert len(parts(filled)) == 2
+        assert verify(filled) == (15, [])
+    finally:
+        filled.parent.chmod(0o755)

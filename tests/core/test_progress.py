@@ -16,7 +16,7 @@ def test_what_was_there_before_is_not_counted() -> None:
     assert since.steps["f"].rows_in == 0
     ledger.add("f", rows_in=3, rows_out=3)
     ledger.step("f").total = 15
-    ledger.spent(Call("f", "m", 5, 2, 0.1, cached=False, attempt=1))
+    ledger.spent(Call("f", "m", 5, 2, 0.1, cached=False, attempts=1))
     ledger.add("g", rows_in=1)
     found = since.steps
     assert (found["f"].rows_in, found["f"].total, found["f"].calls, found["f"].errors) == (3, 5, 1, 0)

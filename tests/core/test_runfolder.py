@@ -14,7 +14,7 @@ from gdo.runfolder import ERRORS, RunFolder, sweep
 
 def test_the_tables_of_a_run_are_there_only_when_they_are_whole(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.calls([Call("s", "m", 1, 2, 0.5, cached=False, attempt=1)])
+    folder.calls([Call("s", "m", 1, 2, 0.5, cached=False, attempts=1)])
     folder.errors("s", [(7, Failure("invalid", "what", "asked", "said", 2))])
     assert not list(folder.path.glob("*.parquet"))
     folder.close({"outcome": "done"})
@@ -31,7 +31,7 @@ def test_the_tables_of_a_run_are_there_only_when_they_are_whole(tmp_path):
 def test_many_calls_are_written_in_order_and_none_is_lost(tmp_path):
     folder = RunFolder(tmp_path)
     for start in range(0, 25_000, 5_000):
-        folder.calls([Call("s", "m", i, 0, 0.0, cached=True, attempt=1) for i in range(start, start + 5_000)])
+        folder.calls([Call("s", "m", i, 0, 0.0, cached=True, attempts=1) for i in range(start, start + 5_000)])
     folder.close({})
     table = pyarrow.parquet.read_table(folder.path / "calls.parquet")
     assert table.column("prompt_tokens").to_pylist() == list(range(25_000))

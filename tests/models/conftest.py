@@ -9,11 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from aiohttp import web
 
+import gdo
+
 Write = Callable[..., Path]
+KEY = "sk-verysecret-0123456789"
+ROWS = pa.table({"t": [f"row {i}" for i in range(20)]})
+STEP = {"op": "map", "prompt": "{{ t }}", "output": {"a": "string"}, "model": "m"}
 
 
 @dataclass
@@ -154,6 +160,27 @@ def server() -> Iterator[Server]:
     found = Server()
     yield found
     found.close()
+
+
+@pytest.fixture
+def other() -> Iterator[Server]:
+    """A second server of the same model."""
+    found = Server()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def ask(write: Write, server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., gdo.Run]:
+    """Run one step over rows against the server; keys of the model and of the step as they come."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def run(rows: pa.Table = ROWS, step: dict[str, Any] | None = None, **model: Any) -> gdo.Run:
+        run = {key: model.pop(key) for key in ("max_calls", "max_tokens") if key in model}
+        options = {"backend": "endpoint", "url": server.url, "model": "tiny", "attempts": 3, "patience_s": 5, **model}
+        return gdo.run(write([step or STEP], models={"m": options}), source=rows, **run)
+
+    return run
 
 
 @pytest.fixture
