@@ -1,6 +1,8 @@
 """What becomes of a request that a server did not answer: whose fault that is, and how long it is waited for."""
 
 import asyncio
+import math
+import random
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -59,7 +61,7 @@ class Patience:
         own_s = 0.0 if self._servers.resting else max(backoff_s(waits), asked_wait_s(reply))
         rest_s = self._servers.rests_s or own_s
         self._tell(reply, since, patience_s)
-        await self.pause(min(rest_s, left_s))
+        await self.pause(min(rest_s, left_s), since)
         if left_s > 0 and not (rest_s > left_s and self._servers.rests_s):
             return None
         # Where nobody was answered in all that time, the other rows need not find that out one by one.
@@ -75,11 +77,15 @@ class Patience:
             assert reply.error is not None  # noqa: S101 (told by the caller)
             self.tell(f"waiting up to {patience_s:g} s for a server: {reply.error.message}")
 
-    async def pause(self, seconds: float) -> None:
-        """Wait, but not beyond the end of the run."""
+    async def pause(self, seconds: float, since: float = math.inf) -> None:
+        """Wait, but not beyond the end of the run; nor beyond an answer to somebody, where nobody was answered since a moment."""
+        nobody = self.answered_at < since < math.inf
         until = time.monotonic() + seconds
-        while (left_s := until - time.monotonic()) > 0 and not self.stopping:  # noqa: ASYNC110 (set from any thread)
+        while (left_s := until - time.monotonic()) > 0 and not self.stopping:
             await asyncio.sleep(min(left_s, 0.2))
+            if nobody and self.answered_at >= since:
+                await asyncio.sleep(random.uniform(0.0, min(left_s, 1.0)))  # noqa: S311 (they need not all come at once)
+                return
 
     def _given_up(self, reply: Reply, waited: str, *, fatal: bool) -> Reply:
         assert reply.error is not None  # noqa: S101 (only a fault is given up)
