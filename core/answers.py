@@ -39,6 +39,11 @@ class Outcome(NamedTuple):
     failure: Failure | None = None
     confidence: float | None = None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the same prompt would fare no better in another batch."""
+        return self.failure is None or self.failure.reason in {"refused", "context", "unparsable", "invalid"}
+
 
 NOTHING = Outcome()
 

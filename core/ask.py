@@ -125,7 +125,7 @@ class Ask:
         fresh = [text for text in texts if text not in known]
         self._ledger.add(self.step, asked=len(fresh))
         answered = dict(zip(fresh, self._wait(udp, fresh), strict=True))
-        memo.keep({text: outcome for text, outcome in answered.items() if outcome.failure is None})
+        memo.keep({text: outcome for text, outcome in answered.items() if outcome.is_settled})
         known |= answered
         outcomes = [known[text] if isinstance(text, str) and text else _unasked(udp, text) for text in rendered]
         self._note(batch, distinct, outcomes)

@@ -84,7 +84,7 @@ def test_a_faulty_reply_is_asked_again_with_the_fault_named(bench, batch):
     assert answers.record.to_pylist() == [{"n": 3, "name": "x"}]
     assert [turn.role for turn in asked[1].turns] == ["assistant", "user"]
     assert "the field 'n': 'many' is not a number" in asked[1].turns[1].content
-    assert [call.attempt for call in here.kept.made] == [1, 2]
+    assert [call.attempts for call in here.kept.made] == [1, 1]
     assert here.ledger.step("step").calls == 2
 
 
@@ -164,6 +164,15 @@ def test_a_refused_call_is_an_error_of_its_rows_and_not_asked_again(bench, batch
     assert answers.failed.to_pylist() == [True] * 3
     assert here.reasons() == [(0, "timeout"), (1, "timeout"), (2, "timeout")]
     assert here.model.calls == 2
+
+
+def test_a_prompt_that_is_refused_is_not_asked_again_in_other_batches(bench, batch):
+    here = bench(fail_every=1)
+    for _ in range(3):
+        answers = here.ask()(udp(), batch(title=["a", "b"]))
+        assert answers.failed.to_pylist() == [True, True]
+    assert here.model.calls == 2
+    assert len(here.kept.failures) == 6
 
 
 def test_on_error_fail_ends_the_run_with_step_row_and_reason(bench, batch):
