@@ -226,7 +226,7 @@ def test_every_call_is_written_down():
     async def work():
         async with Stand(None, echo) as stand:
             await stand.ask("a", "b")
-            assert [(call.step, call.model, call.cached, call.attempt) for call in stand.records.made] == [
+            assert [(call.step, call.model, call.cached, call.attempts) for call in stand.records.made] == [
                 ("s", "m", False, 1)
             ] * 2
             assert all(call.prompt_tokens >= 0 and call.completion_tokens > 0 for call in stand.records.made)
