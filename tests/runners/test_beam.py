@@ -414,6 +414,26 @@ def test_a_sink_that_exists_is_a_fault_with_its_line(write: Write, tmp_path: Pat
     assert not (tmp_path / ".gdo" / "cache.sqlite").exists()
 
 
+@pytest.mark.parametrize("place", ["out/x.csv", "../shop/out/x.csv", "x.csv"])
+def test_a_sink_is_the_same_by_a_relative_path(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr("gdo.runners.beam_sink.SHARD_ROWS", 400)
+    (tmp_path / "shop").mkdir()
+    file = write([MAP], sink={"path": place}).rename(tmp_path / "shop" / "pipeline.yaml")
+    monkeypatch.chdir(tmp_path / "shop")
+    done = run(Path(file.name), source=ROWS)
+    folder = (tmp_path / "shop" / place).parent
+    whole = {f"x-0000{i}-of-00003.csv" for i in range(3)}
+    assert {path.name for path in folder.iterdir()} - {"pipeline.yaml", ".gdo"} == whole
+    assert done.table().num_rows == 1000
+    told = r"pipeline\.yaml:\d+:1: the sink '.*' exists already \(3 files\)"
+    with pytest.raises(gdo.Faults, match=told):
+        run(Path(file.name), source=ROWS, limit=10)
+    with pytest.raises(gdo.Faults, match=told):
+        gdo.load(Path(file.name), source=ROWS).check("beam")
+
+
 def test_a_sink_beside_others_of_a_similar_name_is_new(write: Write, tmp_path: Path) -> None:
     for other in ("out-more-00000-of-00001.parquet", "out-1-of-2.csv", "outer.parquet"):
         (tmp_path / other).write_bytes(b"other")
