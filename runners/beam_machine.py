@@ -23,6 +23,9 @@ from gdo.ledger import Call, Ledger, StepCount
 from gdo.model import Model, Reply, Request
 from gdo.runners.beam_desk import DeskSpec, Tally, unstarted
 
+HERE = ("here",)
+"""What a process says first to the server."""
+
 
 def _home() -> Path:
     folder = Path(tempfile.gettempdir()) / f"gdo-{os.getuid()}"
@@ -47,7 +50,8 @@ class Machine:
         self._lock = threading.Lock()
         self._open: list[Connection] = []
         self._models: dict[str, Model] = {}
-        self._send(("here",))  # from now on the server knows that somebody is there
+        # The server takes the end of this line for the end of this process: batches ask on lines of their own.
+        self._send(HERE)
 
     @property
     def whole(self) -> Ledger | None:

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import gdo
+from gdo.model import Head, Request, Sampling
 from gdo.runners.beam_desk import DeskSpec
-from gdo.runners.beam_machine import Machine, connected, dismiss, socket_of, totals
+from gdo.runners.beam_machine import HERE, Machine, connected, dismiss, socket_of, stop, totals
 
 Write = Callable[..., Path]
 TWO = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
@@ -162,6 +163,19 @@ def test_a_process_that_is_killed_ends_the_run_clearly_and_the_next_one_pays_for
     assert done.report["map"]["calls"] < 600
 
 
+def test_when_the_launcher_is_killed_nothing_more_is_sent(write: Write, asked: Asked, tmp_path: Path) -> None:
+    pq.write_table(ROWS.slice(0, 800), tmp_path / "in.parquet")
+    path = write([STEP], models=SLOW, source={"path": "in.parquet"}, sink={"path": "out.parquet"})
+    before = processes("gdo.runners.beam_")
+    with started(path) as process:
+        until(lambda: len(asked()) > 20)
+        process.kill()
+    assert gone("gdo.runners.beam_", before)
+    paid = len(asked())
+    assert paid < 400
+    assert gdo.run(path, runner="beam").report["map"]["calls"] == 800 - paid  # what was in flight is kept
+
+
 def test_ctrl_c_ends_all_processes_and_keeps_what_is_paid_for(write: Write, asked: Asked, tmp_path: Path) -> None:
     pq.write_table(ROWS.slice(0, 600), tmp_path / "in.parquet")
     path = write([STEP], models=SLOW, source={"path": "in.parquet"}, sink={"path": "out.parquet"})
@@ -183,7 +197,7 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_is_paid_for(write: Write, aske
 def spec(tmp_path: Path, asked: Asked) -> Iterator[DeskSpec]:
     from gdo.backend import Backend
 
-    models = {"m": Backend.kinds["fake"].model_validate(MODELS["m"])}
+    models = {name: Backend.kinds["fake"].model_validate(told["m"]) for name, told in (("m", MODELS), ("slow", SLOW))}
     made = DeskSpec(f"test-{os.getpid()}-{tmp_path.name[-8:]}", models, tmp_path, str(tmp_path / "cache.sqlite"))
     yield made
     dismiss(made.run_id)
@@ -208,6 +222,35 @@ def test_the_server_ends_by_itself_when_nobody_is_there(spec: DeskSpec, monkeypa
     assert set(processes("gdo.runners.beam_server")) - set(before)
     line.close()
     assert gone("gdo.runners.beam_server", before)
+
+
+def requests(count: int) -> list[Request]:
+    return [Request(Head("chat"), f"{n}", Sampling()) for n in range(count)]
+
+
+def test_a_worker_that_comes_after_one_that_was_lost_is_answered(spec: DeskSpec, asked: Asked) -> None:
+    there, asks = connected(spec), connected(spec)
+    there.send(HERE)
+    there.recv()
+    asks.send(("replies", "slow", "s", requests(400), 1, 0))
+    until(lambda: len(asked()) > 20)
+    there.close()
+    assert isinstance(asks.recv(), gdo.Stopped)
+    before = len(asked())
+    assert before < 300
+    next_one = Machine(spec)
+    replies, _ = next_one.replies("slow", "s", requests(before + 50), 1, 0)
+    assert [reply.error for reply in replies] == [None] * (before + 50)
+    assert len(asked()) == before + 50
+    asks.close()
+    stop(spec.run_id)
+    with pytest.raises(gdo.Stopped):
+        next_one.replies("slow", "s", requests(400), 1, 0)
+    next_one.close()
+    again = Machine(spec)
+    with pytest.raises(gdo.Stopped):
+        again.replies("slow", "s", requests(400), 1, 0)
+    again.close()
 
 
 def test_only_its_user_may_enter_where_the_server_listens(spec: DeskSpec) -> None:
