@@ -114,6 +114,46 @@ def test_what_beam_has_no_word_for_comes_out_as_text(echo: dict[str, Any]) -> No
     rows_of(step, ITEMS[:5], check)
 
 
+class Side(NamedTuple):
+    name: str
+    width: int
+
+
+class Nested(NamedTuple):
+    title: str
+    sides: list[Side]
+    front: Side
+    counts: dict[str, int]
+    by_name: dict[str, Side]
+
+
+NESTED = [
+    Nested("a", [Side("x", 1), Side("y", 0)], Side("z", 2), {"a": 1, "b": 2}, {"k": Side("v", 3)}),
+    Nested("b", [], Side("w", 5), {}, {}),
+]
+
+
+def test_rows_inside_rows_and_mappings_go_through_one_step_and_the_next(echo: dict[str, Any]) -> None:
+    output = {"seen": "string", "box": {"inner": {"word": "string"}, "words": "list[string]"}}
+    first = gdo.beam.Step("map", prompt="{{ title }}", output=output, model="m", models={"m": {"backend": "fake"}})
+    second = gdo.beam.Step("map", prompt="{{ box.inner.word }}", output={"last": "string"}, model="m",
+                           models={"m": {"backend": "fake"}})  # fmt: skip
+
+    def check(rows: list[Any]) -> None:
+        a, b = sorted(rows, key=lambda row: row.title)
+        assert [tuple(side) for side in a.sides] == [("x", 1), ("y", 0)]
+        assert (tuple(a.front), a.counts) == (("z", 2), {"a": 1, "b": 2})
+        assert {name: tuple(side) for name, side in a.by_name.items()} == {"k": ("v", 3)}
+        assert (list(b.sides), b.counts, b.by_name) == ([], {}, {})
+        assert isinstance(a.box.inner.word, str)
+        assert isinstance(a.last, str)
+
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        out = pipeline | beam.Create(NESTED).with_output_types(Nested) | "one" >> first | "two" >> second
+        assert_that(out, check)
+    assert arrow_schema(out.element_type).field("counts").type == pa.map_(pa.string(), pa.int64())
+
+
 def test_windows_are_kept(echo: dict[str, Any]) -> None:
     step = gdo.beam.Step("map", prompt="{{ title }}", output={"seen": "string"}, model="m", models=echo)
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
