@@ -35,13 +35,18 @@ def arrow_schema(element: object) -> pa.Schema:
     if row is None:
         hint = "rows are beam.Row(...) or a NamedTuple; say it with .with_output_types(...)"
         raise Faults.one("gdo.beam", f"elements of {element} have no schema", hint)
-    row = RowTypeConstraint.from_fields([(name, _optional(kind)) for name, kind in row._fields])
+    return pa.schema([_field(name, kind) for name, kind in row._fields])
+
+
+def _field(name: str, kind: Any) -> pa.Field:
+    row = RowTypeConstraint.from_fields([(name, _optional(kind))])
     try:
-        schema = compatible.arrow_schema_from_beam_schema(typing_to_runner_api(row).row_type.schema)
-    except (ValueError, NotImplementedError) as error:
+        (field,) = compatible.arrow_schema_from_beam_schema(typing_to_runner_api(row).row_type.schema)
+    except (ValueError, NotImplementedError):  # Beam's dates, times and decimals, and what it knows no type of
         hint = "say its type (in Beam YAML: output_type: string), or turn it into text or a number first"
-        raise Faults.one("gdo.beam", f"a column of the rows cannot be read: {error}", hint) from None
-    return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
+        word = getattr(kind, "__name__", kind)
+        raise Faults.one("gdo.beam", f"the column '{name}' of the rows cannot be read: it is {word}", hint) from None
+    return pa.field(name, _plain(field.type))
 
 
 def _optional(kind: Any) -> Any:

@@ -1,6 +1,8 @@
 """gdo inside a Beam pipeline of one's own."""
 
+import datetime
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,6 +193,14 @@ def test_elements_without_a_schema_are_a_fault(echo: dict[str, Any]) -> None:
     step = gdo.beam.Step("map", prompt="{{ title }}", output={"a": "string"}, model="fake")
     with pytest.raises(gdo.Faults, match="have no schema"):
         beam.Pipeline() | beam.Create([{"title": "x"}]) | step
+
+
+@pytest.mark.parametrize("value", [datetime.date(2024, 1, 2), datetime.datetime(2024, 1, 2), Decimal(1), object()])  # noqa: DTZ001
+def test_a_column_that_cannot_come_in_is_named(echo: dict[str, Any], value: object) -> None:
+    step = gdo.beam.Step("map", prompt="{{ title }}", output={"a": "string"}, model="fake")
+    told = f"the column 'odd' of the rows cannot be read: it is {type(value).__name__}.*turn it into text"
+    with pytest.raises(gdo.Faults, match=told):
+        beam.Pipeline() | beam.Create([beam.Row(title="x", odd=value)]) | step
 
 
 def test_a_mode_that_cuts_elements_is_refused(echo: dict[str, Any]) -> None:
