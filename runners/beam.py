@@ -20,7 +20,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from gdo.backend import DEFAULT_MODEL, resolve
 from gdo.desk import Desk
-from gdo.errors import RunFailed
+from gdo.errors import Faults, Finding, RunFailed, Stopped
 from gdo.ledger import Call, Failure, StepCount
 from gdo.plan import Plan
 from gdo.runfolder import CALLS, ERRORS, remove
@@ -61,6 +61,7 @@ class BeamRunner:
         self.options = read_options(options)
         self._batch_rows = batch_rows
         self._result: PipelineResult | None = None
+        self._handing_over = False
 
     def stop(self) -> None:
         """Send nothing more, and let the engine end the job."""
@@ -69,6 +70,8 @@ class BeamRunner:
         result = self._result
         if result is not None:
             threading.Thread(target=result.cancel, daemon=True).start()
+        elif self._handing_over and threading.current_thread() is threading.main_thread():
+            raise Stopped("stopped")  # no engine has taken the job yet, and it may take minutes to say so
 
     def run(self, plan: Plan) -> None:
         """Write every sink whole, or none.
@@ -124,13 +127,21 @@ class BeamRunner:
         local = self.options.view_as(StandardOptions).runner in LOCAL
         # One worker needs no rows dealt out: they go through it as they are read.
         self._alone = local and self.options.view_as(DirectOptions).direct_num_workers == 1
-        pipeline = beam.Pipeline(runner=direct_runner(self.options) if local else None, options=self.options)
-        self._build(pipeline, layouts)
         name = self.options.view_as(StandardOptions).runner or "DirectRunner"
+        try:
+            pipeline = beam.Pipeline(runner=direct_runner(self.options) if local else None, options=self.options)
+        except ValueError as error:  # an option that the runner needs is not there
+            _, *missing = str(error).splitlines()
+            raise Faults(Finding("--", f"{name}: {line}") for line in missing or [str(error)]) from None
+        self._build(pipeline, layouts)
         with quiet(), watched(self.stop) as losses, followed(self.spec.run_id, self.desk.ledger):
             try:
+                self._handing_over = not local  # the local runner does the work itself
                 self._result = pipeline.run()
+                self._handing_over = False
                 self._result.wait_until_finish()
+            except Stopped:
+                raise
             except Exception as error:
                 if losses.told:
                     raise RunFailed(f"{losses} (replies so far are kept: run again)") from error

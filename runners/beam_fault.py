@@ -40,4 +40,6 @@ def fault_of(error: BaseException, runner: str) -> GdoError:
     lines = [line for line in seen[0].strip().splitlines() if line.strip()] or [type(error).__name__]
     # A traceback ends with what was raised; anything else begins with it.
     said = lines[-1] if "Traceback" in seen[0] else lines[0]
-    return RunFailed(f"{runner}: {type(error).__name__}: {said.strip()[:500]}")
+    kind = type(error).__name__
+    words = kind if said.strip() == kind else f"{kind}: {said.strip()[:500]}"
+    return RunFailed(f"{runner}: {words}")

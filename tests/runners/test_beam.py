@@ -1,8 +1,11 @@
 """The Beam runner in one process: what it does its own way; that tables agree with DuckDB's is in tests/behaviour."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -518,10 +521,56 @@ def test_a_function_beside_the_file_travels_by_value(tmp_path: Path) -> None:
     assert parcel.opened()(5) == 15
 
 
-@pytest.mark.parametrize("word", ["--direct_runing_mode=in_memory", "--direct_num_workers=many"])
-def test_an_option_that_beam_does_not_know_is_a_fault(write: Write, word: str) -> None:
-    with pytest.raises(gdo.Faults, match="--: Beam "):
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("--direct_runing_mode=in_memory", "Beam has no such option: '--direct_runing_mode=in_memory'"),
+        ("--direct_num_workers=many", "Beam does not understand: argument --direct_num_workers: invalid int value: 'many'"),
+        ("--runner=FlinkRuner", r"Beam has no runner 'FlinkRuner' \(did you mean 'FlinkRunner'\?\)"),
+        ("--runner=no_such_module.Runner", "the runner 'no_such_module.Runner' cannot be used here: No module"),
+        ("--runner=DataflowRunner", "DataflowRunner: Missing required option: project"),
+    ],
+)
+def test_an_option_that_beam_does_not_know_is_a_fault_in_one_line(
+    write: Write, capfd: pytest.CaptureFixture[str], word: str, told: str
+) -> None:
+    with pytest.raises(gdo.Faults, match=f"--: {told}"):
         run(write([MAP]), word, source=ROWS)
+    assert "usage" not in capfd.readouterr().err
+
+
+def test_a_job_server_that_does_not_answer_is_a_fault(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gdo.runners.beam_options.REACH_S", 0.2)
+    words = ("--runner=PortableRunner", "--job_endpoint=127.0.0.1:1", "--environment_type=LOOPBACK")
+    with pytest.raises(gdo.Faults, match=r"--: no job server answers at '127\.0\.0\.1:1' \(is it running"):
+        run(write([MAP]), *words, source=ROWS)
+
+
+HANGS = """
+import pathlib, time
+from apache_beam.runners.runner import PipelineRunner
+class Hangs(PipelineRunner):
+    def run_pipeline(self, pipeline, options):
+        pathlib.Path(__file__).with_name("hangs").touch()
+        time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_whose_engine_does_not_take_the_job_can_be_stopped(write: Write, tmp_path: Path, word: signal.Signals) -> None:
+    (tmp_path / "hanging.py").write_text(HANGS, encoding="utf-8")
+    (tmp_path / "in.csv").write_text("n\n1\n", encoding="utf-8")
+    path = write([MAP], source={"path": "in.csv"})
+    command = [sys.executable, "-m", "gdo", "run", str(path), "--runner", "beam", "--", "--runner=hanging.Hangs"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "hangs").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(word)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert said.splitlines()[-1] == "stopped; replies so far are kept, and the same command goes on from there"
 
 
 def test_without_beam_one_sentence_says_how_to_get_it(write: Write, tmp_path: Path) -> None:
