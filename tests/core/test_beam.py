@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import pyarrow as pa
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
 import gdo
 import gdo.beam
+from gdo.runners.beam_local import direct_runner
 from gdo.runners.beam_rows import arrow_schema, row_type
 
 
@@ -189,6 +191,25 @@ def test_faults_are_told_when_the_transform_is_applied(
         pipeline | beam.Create(ITEMS) | step()
 
 
+def test_a_fault_in_a_transform_is_gdos_own_and_in_plain_words(echo: dict[str, Any], tmp_path: Path) -> None:
+    spends = gdo.beam.Step("map", prompt="{{ title }}", output={"a": "string"}, model="m", models=echo, max_calls=1)
+    with pytest.raises(gdo.BudgetSpent, match=r"^the budget of 1 calls is spent( \[while running '[^\]]*\])?$"):
+        rows_of(spends, ITEMS, lambda _: None)
+    breaks = gdo.beam.Step("python", function="breaks:breaks", writes={"a": "integer"})
+    (tmp_path / "breaks.py").write_text("def breaks(batch): return None\n", encoding="utf-8")
+    with pytest.raises(gdo.RunFailed, match=r"^step 'python': .*it returned a NoneType"):
+        rows_of(breaks, ITEMS, lambda _: None)
+
+
+def test_in_several_processes_the_text_of_a_fault_is_plain(echo: dict[str, Any]) -> None:
+    step = gdo.beam.Step("map", prompt="{{ title }}", output={"a": "string"}, model="m", models=echo, max_calls=1)
+    options = PipelineOptions(["--direct_running_mode=multi_processing", "--direct_num_workers=1"])
+    with pytest.raises(RuntimeError) as told, beam.Pipeline(runner=direct_runner(options), options=options) as pipeline:
+        pipeline | beam.Create([beam.Row(title="a"), beam.Row(title="b")]) | step
+    assert "gdo.errors.BudgetSpent: the budget of 1 calls is spent" in str(told.value)
+    assert "gdo-fault" not in str(told.value)
+
+
 def test_elements_without_a_schema_are_a_fault(echo: dict[str, Any]) -> None:
     step = gdo.beam.Step("map", prompt="{{ title }}", output={"a": "string"}, model="fake")
     with pytest.raises(gdo.Faults, match="have no schema"):
@@ -204,8 +225,6 @@ def test_a_column_that_cannot_come_in_is_named(echo: dict[str, Any], value: obje
 
 
 def test_a_mode_that_cuts_elements_is_refused(echo: dict[str, Any]) -> None:
-    from apache_beam.options.pipeline_options import PipelineOptions
-
     step = gdo.beam.Step("map", prompt="{{ title }}", output={"a": "string"}, model="fake")
     pipeline = beam.Pipeline(options=PipelineOptions(["--direct_running_mode=multi_threading"]))
     with pytest.raises(gdo.Faults, match="may cut an element in two"):
