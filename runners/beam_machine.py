@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gdo.ask import Answering
-from gdo.errors import GdoError, RunFailed
+from gdo.errors import Faults, GdoError, RunFailed
 from gdo.ledger import Call, Ledger, StepCount
 from gdo.model import Model, Reply, Request
 from gdo.runners.beam_desk import DeskSpec, Tally, unstarted
@@ -138,7 +138,7 @@ def connected(spec: DeskSpec) -> Connection:
     """A line to the server of a run on this machine, which is started where there is none.
 
     Raises:
-        RunFailed: it does not come up.
+        Faults, RunFailed: it does not come up.
     """
     line = _called(spec.run_id)
     if line is not None:
@@ -176,7 +176,10 @@ def _start(spec: DeskSpec) -> None:
     process.stdout.close()
     threading.Thread(target=process.wait, daemon=True).start()  # no zombie is left where this process lives on
     if said != "ready":
-        raise RunFailed(f"the machine's model server does not start: {said or 'it ended at once'}")
+        status, _, why = said.partition(" ")
+        if status == str(Faults.exit_status):
+            raise Faults.one("the machine's model server", f"it does not start: {why}")
+        raise RunFailed(f"the machine's model server does not start: {why or 'it ended at once'}")
 
 
 def dismiss(run_id: str) -> None:

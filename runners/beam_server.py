@@ -143,7 +143,7 @@ def main() -> None:
     try:
         server = Server(spec)
     except GdoError as error:
-        print(error, flush=True)
+        print(error.exit_status, error, flush=True)
         return
     server.serve()
 

@@ -1,6 +1,8 @@
 """gdo inside a Beam pipeline of one's own."""
 
 import datetime
+import subprocess
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -237,9 +239,12 @@ def test_a_schema_goes_to_rows_and_comes_back() -> None:
 
 
 def test_gdo_beam_is_loaded_when_it_is_used() -> None:
-    import subprocess
-    import sys
-
     code = "import sys, gdo; print('apache_beam' in sys.modules); gdo.beam.Step; print('apache_beam' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\nTrue\n"
+
+
+def test_without_beam_one_sentence_says_how_to_get_it() -> None:
+    code = "import sys; sys.modules['apache_beam'] = None; import gdo; gdo.beam.Step('map')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == 'gdo.errors.Faults: gdo.beam: Apache Beam is not installed (pip install "gdo[beam]")'

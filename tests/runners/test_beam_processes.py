@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -267,8 +268,10 @@ def test_only_its_user_may_enter_where_the_server_listens(spec: DeskSpec) -> Non
 
 def test_a_server_that_cannot_start_says_why(spec: DeskSpec, tmp_path: Path) -> None:
     (tmp_path / "cache.sqlite").write_text("no database at all, but a text that is long enough to be taken for one")
-    with pytest.raises(gdo.RunFailed, match=r"does not start: .*cache\.sqlite: cannot be used as a cache"):
+    with pytest.raises(gdo.Faults, match=r"does not start: .*cache\.sqlite: cannot be used as a cache"):
         connected(spec)
+    with pytest.raises(gdo.Faults, match=r"does not start: cache: redis://127.0.0.1:1/0 cannot be used"):
+        connected(replace(spec, cache="redis://127.0.0.1:1/0"))
 
 
 # Installed
