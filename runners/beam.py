@@ -62,6 +62,7 @@ class BeamRunner:
         self._batch_rows = batch_rows
         self._result: PipelineResult | None = None
         self._handing_over = False
+        self._temp = folder / "pipeline.part"
 
     def stop(self) -> None:
         """Send nothing more, and let the engine end the job."""
@@ -81,6 +82,7 @@ class BeamRunner:
         """
         self.plan = plan
         self.stage = self._stage()
+        beam_machine.sweep()
         offer(self.spec.run_id, self.desk)
         try:
             result = self._carried_out(self._layouts())
@@ -128,11 +130,7 @@ class BeamRunner:
         # One worker needs no rows dealt out: they go through it as they are read.
         self._alone = local and self.options.view_as(DirectOptions).direct_num_workers == 1
         name = self.options.view_as(StandardOptions).runner or "DirectRunner"
-        try:
-            pipeline = beam.Pipeline(runner=direct_runner(self.options) if local else None, options=self.options)
-        except ValueError as error:  # an option that the runner needs is not there
-            _, *missing = str(error).splitlines()
-            raise Faults(Finding("--", f"{name}: {line}") for line in missing or [str(error)]) from None
+        pipeline = self._pipeline(name, local=local)
         self._build(pipeline, layouts)
         with quiet(), watched(self.stop) as losses, followed(self.spec.run_id, self.desk.ledger):
             try:
@@ -149,6 +147,18 @@ class BeamRunner:
         if self._result.state != PipelineState.DONE:
             raise RunFailed(f"{name}: the job ended as {self._result.state} (the engine's own log says why)")
         return self._result
+
+    def _pipeline(self, name: str, *, local: bool) -> beam.Pipeline:
+        try:
+            pipeline = beam.Pipeline(runner=direct_runner(self.options) if local else None, options=self.options)
+        except ValueError as error:  # an option that the runner needs is not there
+            _, *missing = str(error).splitlines()
+            raise Faults(Finding("--", f"{name}: {line}") for line in missing or [str(error)]) from None
+        # Beam's own folder would stay in the one for temporary files if this process was killed.
+        remove(Path(pipeline.local_tempdir))
+        self._temp.mkdir()
+        pipeline.local_tempdir = str(self._temp)
+        return pipeline
 
     def _build(self, pipeline: beam.Pipeline, layouts: Mapping[str, tuple[Reading, list[Piece]]]) -> None:
         given = {}
@@ -243,6 +253,7 @@ class BeamRunner:
                 raise RunFailed(f"{what} (a worker was lost on the way; run again: replies are kept)")
 
     def _clean(self) -> None:
+        remove(self._temp)
         for folder in {self.stage, *(beside(place_of(s, self.plan.folder), self.spec.run_id) for s in self.plan.sinks)}:
             if "://" not in folder:
                 remove(Path(folder))

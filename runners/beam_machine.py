@@ -12,10 +12,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gdo.ask import Answering
 from gdo.errors import Faults, GdoError, RunFailed
@@ -39,6 +39,11 @@ def _home() -> Path:
 def socket_of(run_id: str) -> str:
     """Where the server of a run listens."""
     return str(_home() / f"{run_id}.sock")
+
+
+def _lock_of(run_id: str) -> Path:
+    """What a process holds that starts the server of a run."""
+    return _home() / f"{run_id}.lock"
 
 
 class Machine:
@@ -143,8 +148,7 @@ def connected(spec: DeskSpec) -> Connection:
     line = _called(spec.run_id)
     if line is not None:
         return line
-    with (_home() / f"{spec.run_id}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process starts it, the others wait
+    with _alone(spec.run_id):  # one process starts it, the others wait
         line = _called(spec.run_id)
         if line is None:
             _start(spec)
@@ -152,6 +156,45 @@ def connected(spec: DeskSpec) -> Connection:
     if line is None:
         raise RunFailed("the machine's model server does not answer")
     return line
+
+
+@contextlib.contextmanager
+def _alone(run_id: str) -> Iterator[None]:
+    """No other process of this machine is within at the same time."""
+    path = _lock_of(run_id)
+    while True:
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_at(lock, path):
+                yield
+                return
+
+
+def _is_at(lock: TextIO, path: Path) -> bool:
+    """Whether an open file is still the one of that name: who had it before may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def sweep() -> None:
+    """Remove what servers left that were killed."""
+    for left in {path.stem for path in _home().iterdir() if path.suffix in {".lock", ".sock"}}:
+        tidy(left)
+
+
+def tidy(run_id: str) -> None:
+    """Remove the lock and the socket of a run whose server is gone, unless somebody is starting one."""
+    path = _lock_of(run_id)
+    with contextlib.suppress(OSError), path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        line = _called(run_id)
+        if line is not None:
+            line.close()
+        elif _is_at(lock, path):
+            Path(socket_of(run_id)).unlink(missing_ok=True)
+            path.unlink()
 
 
 def _called(run_id: str) -> Connection | None:
@@ -162,6 +205,7 @@ def _called(run_id: str) -> Connection | None:
 
 
 def _start(spec: DeskSpec) -> None:
+    sweep()
     command = [sys.executable, "-m", "gdo.runners.beam_server"]
     # A session of its own: Ctrl-C is for the launcher, which tells the server.
     process = subprocess.Popen(  # noqa: S603 (this interpreter, this module)
@@ -185,8 +229,8 @@ def _start(spec: DeskSpec) -> None:
 def dismiss(run_id: str) -> None:
     """End the server of a run on this machine, if there is one."""
     _tell(run_id, "end")
-    for left in (f"{run_id}.sock", f"{run_id}.lock"):
-        (_home() / left).unlink(missing_ok=True)
+    for left in (Path(socket_of(run_id)), _lock_of(run_id)):
+        left.unlink(missing_ok=True)
 
 
 def stop(run_id: str) -> None:

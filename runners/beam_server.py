@@ -3,6 +3,7 @@
 Started by `beam_machine`; it ends when the last process has hung up, however that came about.
 """
 
+import contextlib
 import pickle
 import sys
 import threading
@@ -15,7 +16,7 @@ from gdo.errors import GdoError, RunFailed, Stopped
 from gdo.ledger import Ledger, Unrecorded
 from gdo.model import Request
 from gdo.runners.beam_desk import DeskSpec, Tally, open_cache
-from gdo.runners.beam_machine import HERE, socket_of
+from gdo.runners.beam_machine import HERE, socket_of, tidy
 
 LINGER_S = 10.0
 """How long a server waits for another process once none is there: stages follow each other."""
@@ -44,13 +45,14 @@ class Server:
         """Listen; return when nobody has been there for a while."""
         path = socket_of(self._spec.run_id)
         Path(path).unlink(missing_ok=True)
-        with self._desk, Listener(path, "AF_UNIX", backlog=64) as listener:
+        # Who dismisses a server removes its socket, too.
+        with contextlib.suppress(FileNotFoundError), self._desk, Listener(path, "AF_UNIX", backlog=64) as listener:
             threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
             print("ready", flush=True)
             while not self._ended.wait(LINGER_S / 10) and not self._alone():
                 pass
-            Path(path).unlink(missing_ok=True)
             self._desk.stop()
+        tidy(self._spec.run_id)
 
     def _alone(self) -> bool:
         with self._lock:

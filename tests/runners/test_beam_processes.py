@@ -1,9 +1,12 @@
 """The Beam runner in several processes: one server a machine, and what happens when one of them dies."""
 
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -164,7 +167,18 @@ def test_a_process_that_is_killed_ends_the_run_clearly_and_the_next_one_pays_for
     assert done.report["map"]["calls"] < 600
 
 
-def test_when_the_launcher_is_killed_nothing_more_is_sent(write: Write, asked: Asked, tmp_path: Path) -> None:
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for temporary files; its name is short, since sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="gdo-test-") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def test_when_the_launcher_is_killed_nothing_more_is_sent_and_the_next_run_removes_what_is_left(
+    write: Write, asked: Asked, tmp_path: Path, temporary: Path
+) -> None:
     pq.write_table(ROWS.slice(0, 800), tmp_path / "in.parquet")
     path = write([STEP], models=SLOW, source={"path": "in.parquet"}, sink={"path": "out.parquet"})
     before = processes("gdo.runners.beam_")
@@ -175,6 +189,7 @@ def test_when_the_launcher_is_killed_nothing_more_is_sent(write: Write, asked: A
     paid = len(asked())
     assert paid < 400
     assert gdo.run(path, runner="beam").report["map"]["calls"] == 800 - paid  # what was in flight is kept
+    assert [path.name for path in temporary.rglob("*")] == [f"gdo-{os.getuid()}"]
 
 
 def test_ctrl_c_ends_all_processes_and_keeps_what_is_paid_for(write: Write, asked: Asked, tmp_path: Path) -> None:
@@ -223,6 +238,23 @@ def test_the_server_ends_by_itself_when_nobody_is_there(spec: DeskSpec, monkeypa
     assert set(processes("gdo.runners.beam_server")) - set(before)
     line.close()
     assert gone("gdo.runners.beam_server", before)
+    assert not list(Path(socket_of(spec.run_id)).parent.glob(f"{spec.run_id}.*"))
+
+
+def test_what_servers_left_that_were_killed_is_removed_by_the_next_one(temporary: Path, spec: DeskSpec) -> None:
+    line = connected(spec)
+    home = Path(socket_of(spec.run_id)).parent
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(home / "dead.sock"))
+    (home / "dead.lock").touch()
+    with (home / "begun.lock").open("w") as begun:
+        fcntl.flock(begun, fcntl.LOCK_EX)
+        other = replace(spec, run_id=f"{spec.run_id}-other")
+        connected(other).close()
+        kept = [f"{run}.{kind}" for run in (spec.run_id, other.run_id) for kind in ("lock", "sock")]
+        assert {path.name for path in home.iterdir()} == {"begun.lock", *kept}
+    line.close()
+    dismiss(other.run_id)
 
 
 def requests(count: int) -> list[Request]:
