@@ -25,6 +25,10 @@ from gdo.runners.beam_desk import DeskSpec, Tally, unstarted
 
 HERE = ("here",)
 """What a process says first to the server."""
+ENDS_S = 1.0
+"""How long a server may take to end that hung up."""
+_STARTED: dict[str, "subprocess.Popen[bytes]"] = {}
+"""The servers that this process has started."""
 
 
 def _home() -> Path:
@@ -91,9 +95,9 @@ class Machine:
             connection = self._connection()
             connection.send(message)
             answer = connection.recv()
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError):
             self._local.connection = None
-            raise RunFailed(f"the machine's model server ended: {error or 'it closed the line'}") from None
+            raise RunFailed(f"the machine's model server ended: {_how_ended(self._spec.run_id)}") from None
         if isinstance(answer, GdoError):
             raise answer
         return answer
@@ -218,12 +222,23 @@ def _start(spec: DeskSpec) -> None:
         process.stdin.close()
     said = process.stdout.readline().decode().strip()
     process.stdout.close()
+    _STARTED[spec.run_id] = process
     threading.Thread(target=process.wait, daemon=True).start()  # no zombie is left where this process lives on
     if said != "ready":
         status, _, why = said.partition(" ")
         if status == str(Faults.exit_status):
             raise Faults.one("the machine's model server", f"it does not start: {why}")
         raise RunFailed(f"the machine's model server does not start: {why or 'it ended at once'}")
+
+
+def _how_ended(run_id: str) -> str:
+    """What became of a server, as far as this process can know."""
+    process = _STARTED.get(run_id)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        if process is not None:
+            status = process.wait(timeout=ENDS_S)
+            return f"it was killed by signal {-status}" if status < 0 else f"it ended with status {status}"
+    return "it was killed, or the line to it broke"
 
 
 def dismiss(run_id: str) -> None:

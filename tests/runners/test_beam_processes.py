@@ -156,7 +156,7 @@ def test_a_process_that_is_killed_ends_the_run_clearly_and_the_next_one_pays_for
         os.kill(min(set(processes(f"gdo.runners.{victim}")) - set(before)), signal.SIGKILL)
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 1
-    told = "a worker process was killed by signal 9 (" if victim == "beam_harness" else "model server ended"
+    told = "a worker process was killed by signal 9 (" if victim == "beam_harness" else "model server ended: it was killed"
     assert told in said.splitlines()[-1]
     assert "Traceback" not in said
     assert not list(tmp_path.glob("*out*"))
@@ -284,6 +284,15 @@ def test_a_worker_that_comes_after_one_that_was_lost_is_answered(spec: DeskSpec,
     with pytest.raises(gdo.Stopped):
         again.replies("slow", "s", requests(400), 1, 0)
     again.close()
+
+
+def test_how_a_server_ended_is_told(spec: DeskSpec, asked: Asked) -> None:
+    before = processes("gdo.runners.beam_server")
+    machine = Machine(spec)
+    (server,) = set(processes("gdo.runners.beam_server")) - set(before)
+    os.kill(server, signal.SIGKILL)
+    with pytest.raises(gdo.RunFailed, match=r"^the machine's model server ended: it was killed by signal 9$"):
+        machine.replies("slow", "s", requests(1), 1, 0)
 
 
 def test_only_its_user_may_enter_where_the_server_listens(spec: DeskSpec) -> None:
