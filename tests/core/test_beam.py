@@ -197,8 +197,8 @@ def test_a_fault_in_a_transform_is_gdos_own_and_in_plain_words(echo: dict[str, A
     spends = gdo.beam.Step("map", prompt="{{ title }}", output={"a": "string"}, model="m", models=echo, max_calls=1)
     with pytest.raises(gdo.BudgetSpent, match=r"^the budget of 1 calls is spent( \[while running '[^\]]*\])?$"):
         rows_of(spends, ITEMS, lambda _: None)
-    breaks = gdo.beam.Step("python", function="breaks:breaks", writes={"a": "integer"})
-    (tmp_path / "breaks.py").write_text("def breaks(batch): return None\n", encoding="utf-8")
+    breaks = gdo.beam.Step("python", function="returns_none:answer", writes={"a": "integer"})
+    (tmp_path / "returns_none.py").write_text("def answer(batch): return None\n", encoding="utf-8")
     with pytest.raises(gdo.RunFailed, match=r"^step 'python': .*it returned a NoneType"):
         rows_of(breaks, ITEMS, lambda _: None)
 
