@@ -74,7 +74,7 @@ class _Transform(beam.PTransform, ABC):
         if found:
             raise Faults(in_order(found))
         place = (spec.cache or str((spec.folder / HOME / NAME).absolute())) if self._cache else None
-        desk = desk_spec(plan, "", place, self._max_calls, None)
+        desk = replace(desk_spec(plan, "", place, self._max_calls, None), launched=False)
         # Transforms of one program that ask the same models ask them by one server a machine.
         desk = replace(desk, run_id=f"transform-{_PROGRAM}-{blake2b(pickle.dumps(desk), digest_size=8).hexdigest()}")
         batches = rows | "batches" >> beam.ParDo(ToBatches(schema, self._batch_rows)).with_output_types(pa.RecordBatch)

@@ -67,10 +67,15 @@ def _here(runner: str) -> None:
     if runner not in RUNNERS:
         raise Faults.one("--runner", f"no runner '{runner}'", nearest(runner, RUNNERS))
     if runner == "beam":
-        if importlib.util.find_spec("apache_beam") is None:
-            raise Faults.one("--runner beam", "Apache Beam is not installed", 'pip install "gdo[beam]"')
+        need_beam("--runner beam")
         with _unheard():
             importlib.import_module("apache_beam")
+
+
+def need_beam(where: str) -> None:
+    """Say how to get Beam where it is not installed."""
+    if importlib.util.find_spec("apache_beam") is None:
+        raise Faults.one(where, "Apache Beam is not installed", 'pip install "gdo[beam]"')
 
 
 @contextmanager

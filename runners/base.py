@@ -13,7 +13,7 @@ from gdo.database import condition_mask, message
 from gdo.distinct import counting
 from gdo.errors import RunFailed
 from gdo.ledger import Ledger
-from gdo.op import Operator, Rows
+from gdo.op import Operator, Rows, Scope
 from gdo.plan import Node, Plan
 
 
@@ -90,8 +90,11 @@ class Work:
         return batch.filter(mask), batch.filter(pc.invert(mask))
 
     def _joined(self, out: pa.RecordBatch, others: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows that the step worked on and those that passed it by: in their order where they kept a number."""
-        kept = ROW in out.schema.names
+        """The rows that the step worked on and those that passed it by: in their order where they kept a number.
+
+        Behind whole groups, those that passed by come last.
+        """
+        kept = ROW in out.schema.names and self.node.op.scope is not Scope.GROUP
         table = pa.Table.from_batches([conform(out, self.schema), conform(others, self.schema)])
         if kept:
             table = table.take(pc.sort_indices(table, sort_keys=[(ROW, "ascending")]))

@@ -20,7 +20,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from gdo.backend import DEFAULT_MODEL, resolve
 from gdo.desk import Desk
-from gdo.errors import RunFailed
+from gdo.errors import Faults, Finding, RunFailed, Stopped
 from gdo.ledger import Call, Failure, StepCount
 from gdo.plan import Plan
 from gdo.runfolder import CALLS, ERRORS, remove
@@ -61,6 +61,8 @@ class BeamRunner:
         self.options = read_options(options)
         self._batch_rows = batch_rows
         self._result: PipelineResult | None = None
+        self._handing_over = False
+        self._temp = folder / "pipeline.part"
 
     def stop(self) -> None:
         """Send nothing more, and let the engine end the job."""
@@ -69,6 +71,8 @@ class BeamRunner:
         result = self._result
         if result is not None:
             threading.Thread(target=result.cancel, daemon=True).start()
+        elif self._handing_over and threading.current_thread() is threading.main_thread():
+            raise Stopped("stopped")  # no engine has taken the job yet, and it may take minutes to say so
 
     def run(self, plan: Plan) -> None:
         """Write every sink whole, or none.
@@ -78,6 +82,7 @@ class BeamRunner:
         """
         self.plan = plan
         self.stage = self._stage()
+        beam_machine.sweep()
         offer(self.spec.run_id, self.desk)
         try:
             result = self._carried_out(self._layouts())
@@ -124,13 +129,17 @@ class BeamRunner:
         local = self.options.view_as(StandardOptions).runner in LOCAL
         # One worker needs no rows dealt out: they go through it as they are read.
         self._alone = local and self.options.view_as(DirectOptions).direct_num_workers == 1
-        pipeline = beam.Pipeline(runner=direct_runner(self.options) if local else None, options=self.options)
-        self._build(pipeline, layouts)
         name = self.options.view_as(StandardOptions).runner or "DirectRunner"
+        pipeline = self._pipeline(name, local=local)
+        self._build(pipeline, layouts)
         with quiet(), watched(self.stop) as losses, followed(self.spec.run_id, self.desk.ledger):
             try:
+                self._handing_over = not local  # the local runner does the work itself
                 self._result = pipeline.run()
+                self._handing_over = False
                 self._result.wait_until_finish()
+            except Stopped:
+                raise
             except Exception as error:
                 if losses.told:
                     raise RunFailed(f"{losses} (replies so far are kept: run again)") from error
@@ -138,6 +147,18 @@ class BeamRunner:
         if self._result.state != PipelineState.DONE:
             raise RunFailed(f"{name}: the job ended as {self._result.state} (the engine's own log says why)")
         return self._result
+
+    def _pipeline(self, name: str, *, local: bool) -> beam.Pipeline:
+        try:
+            pipeline = beam.Pipeline(runner=direct_runner(self.options) if local else None, options=self.options)
+        except ValueError as error:  # an option that the runner needs is not there
+            _, *missing = str(error).splitlines()
+            raise Faults(Finding("--", f"{name}: {line}") for line in missing or [str(error)]) from None
+        # Beam's own folder would stay in the one for temporary files if this process was killed.
+        remove(Path(pipeline.local_tempdir))
+        self._temp.mkdir()
+        pipeline.local_tempdir = str(self._temp)
+        return pipeline
 
     def _build(self, pipeline: beam.Pipeline, layouts: Mapping[str, tuple[Reading, list[Piece]]]) -> None:
         given = {}
@@ -232,6 +253,7 @@ class BeamRunner:
                 raise RunFailed(f"{what} (a worker was lost on the way; run again: replies are kept)")
 
     def _clean(self) -> None:
+        remove(self._temp)
         for folder in {self.stage, *(beside(place_of(s, self.plan.folder), self.spec.run_id) for s in self.plan.sinks)}:
             if "://" not in folder:
                 remove(Path(folder))

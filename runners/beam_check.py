@@ -7,7 +7,7 @@ from gdo.encode import type_fault
 from gdo.errors import Faults, Finding
 from gdo.op import Scope
 from gdo.plan import Node, Plan, SinkNode
-from gdo.runners.beam_options import read_options
+from gdo.runners.beam_options import check_endpoint, read_options
 from gdo.runners.beam_parcel import Unpackable, pack
 from gdo.runners.beam_sink import place_of, shards_of
 from gdo.sink import stem, suffix
@@ -17,7 +17,7 @@ from gdo.spec import Pipeline
 def faults(spec: Pipeline, plan: Plan, options: Sequence[str] = ()) -> Iterator[Finding]:
     """Every fault of a pipeline that Beam is to run, and of Beam's own options."""
     try:
-        read_options(options)
+        check_endpoint(read_options(options))
     except Faults as error:
         yield from error.findings
     yield from step_faults(spec, plan)

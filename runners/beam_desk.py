@@ -38,6 +38,8 @@ class DeskSpec:
     """A file or a URL; none keeps no reply."""
     max_calls: int | None = None
     max_tokens: int | None = None
+    launched: bool = True
+    """Whether gdo's launcher waits for the end; not so in a user's own pipeline."""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gdo.errors import GdoError, RunFailed
+from gdo.errors import Faults, GdoError, RunFailed
 
 _MARK = re.compile(r"gdo-fault:([A-Za-z0-9+/=]+):")
 
@@ -16,11 +16,14 @@ class WorkerFault(RuntimeError):
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Turn gdo's own errors into a `WorkerFault`."""
+def told(*, launched: bool = True) -> Iterator[None]:
+    """Turn gdo's own errors into a `WorkerFault`, which only gdo's launcher reads; without one they stay what they are."""
     try:
         yield
     except GdoError as error:
+        if not launched:
+            # Beam makes an error again from its text, which a list of findings does not stand.
+            raise (RunFailed(str(error)) if isinstance(error, Faults) else error) from None
         packed = base64.b64encode(pickle.dumps(error)).decode()
         raise WorkerFault(f"{error} [gdo-fault:{packed}:]") from None
 
@@ -40,4 +43,6 @@ def fault_of(error: BaseException, runner: str) -> GdoError:
     lines = [line for line in seen[0].strip().splitlines() if line.strip()] or [type(error).__name__]
     # A traceback ends with what was raised; anything else begins with it.
     said = lines[-1] if "Traceback" in seen[0] else lines[0]
-    return RunFailed(f"{runner}: {type(error).__name__}: {said.strip()[:500]}")
+    kind = type(error).__name__
+    words = kind if said.strip() == kind else f"{kind}: {said.strip()[:500]}"
+    return RunFailed(f"{runner}: {words}")

@@ -68,7 +68,8 @@ class Graph:
         summaries = self._outputs(
             f"{node.id}/summarise", rows, Summarise(self.desk, self._packed((node,))), tuple[int, pa.RecordBatch]
         )
-        state = summaries | f"{node.id}/fit" >> beam.CombineGlobally(Fit(self._packed(node.op)))
+        fit = Fit(self._packed(node.op), launched=self.desk.launched)
+        state = summaries | f"{node.id}/fit" >> beam.CombineGlobally(fit)
         self.learned[node.id] = state
         out = self._outputs(
             node.id, rows, Steps(self.desk, self._packed((node,))), state=beam.pvalue.AsSingleton(state)

@@ -12,16 +12,23 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gdo.ask import Answering
-from gdo.errors import GdoError, RunFailed
+from gdo.errors import Faults, GdoError, RunFailed
 from gdo.ledger import Call, Ledger, StepCount
 from gdo.model import Model, Reply, Request
 from gdo.runners.beam_desk import DeskSpec, Tally, unstarted
+
+HERE = ("here",)
+"""What a process says first to the server."""
+ENDS_S = 1.0
+"""How long a server may take to end that hung up."""
+_STARTED: dict[str, "subprocess.Popen[bytes]"] = {}
+"""The servers that this process has started."""
 
 
 def _home() -> Path:
@@ -38,6 +45,11 @@ def socket_of(run_id: str) -> str:
     return str(_home() / f"{run_id}.sock")
 
 
+def _lock_of(run_id: str) -> Path:
+    """What a process holds that starts the server of a run."""
+    return _home() / f"{run_id}.lock"
+
+
 class Machine:
     """The desk that all processes of a run on this machine share, seen from one of them."""
 
@@ -47,7 +59,8 @@ class Machine:
         self._lock = threading.Lock()
         self._open: list[Connection] = []
         self._models: dict[str, Model] = {}
-        self._send(("here",))  # from now on the server knows that somebody is there
+        # The server takes the end of this line for the end of this process: batches ask on lines of their own.
+        self._send(HERE)
 
     @property
     def whole(self) -> Ledger | None:
@@ -80,9 +93,9 @@ class Machine:
             connection = self._connection()
             connection.send(message)
             answer = connection.recv()
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError):
             self._local.connection = None
-            raise RunFailed(f"the machine's model server ended: {error or 'it closed the line'}") from None
+            raise RunFailed(f"the machine's model server ended: {_how_ended(self._spec.run_id)}") from None
         if isinstance(answer, GdoError):
             raise answer
         return answer
@@ -132,13 +145,12 @@ def connected(spec: DeskSpec) -> Connection:
     """A line to the server of a run on this machine, which is started where there is none.
 
     Raises:
-        RunFailed: it does not come up.
+        Faults, RunFailed: it does not come up.
     """
     line = _called(spec.run_id)
     if line is not None:
         return line
-    with (_home() / f"{spec.run_id}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process starts it, the others wait
+    with _alone(spec.run_id):  # one process starts it, the others wait
         line = _called(spec.run_id)
         if line is None:
             _start(spec)
@@ -146,6 +158,45 @@ def connected(spec: DeskSpec) -> Connection:
     if line is None:
         raise RunFailed("the machine's model server does not answer")
     return line
+
+
+@contextlib.contextmanager
+def _alone(run_id: str) -> Iterator[None]:
+    """No other process of this machine is within at the same time."""
+    path = _lock_of(run_id)
+    while True:
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_at(lock, path):
+                yield
+                return
+
+
+def _is_at(lock: TextIO, path: Path) -> bool:
+    """Whether an open file is still the one of that name: who had it before may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def sweep() -> None:
+    """Remove what servers left that were killed."""
+    for left in {path.stem for path in _home().iterdir() if path.suffix in {".lock", ".sock"}}:
+        tidy(left)
+
+
+def tidy(run_id: str) -> None:
+    """Remove the lock and the socket of a run whose server is gone, unless somebody is starting one."""
+    path = _lock_of(run_id)
+    with contextlib.suppress(OSError), path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        line = _called(run_id)
+        if line is not None:
+            line.close()
+        elif _is_at(lock, path):
+            Path(socket_of(run_id)).unlink(missing_ok=True)
+            path.unlink()
 
 
 def _called(run_id: str) -> Connection | None:
@@ -156,6 +207,7 @@ def _called(run_id: str) -> Connection | None:
 
 
 def _start(spec: DeskSpec) -> None:
+    sweep()
     command = [sys.executable, "-m", "gdo.runners.beam_server"]
     # A session of its own: Ctrl-C is for the launcher, which tells the server.
     process = subprocess.Popen(  # noqa: S603 (this interpreter, this module)
@@ -168,16 +220,30 @@ def _start(spec: DeskSpec) -> None:
         process.stdin.close()
     said = process.stdout.readline().decode().strip()
     process.stdout.close()
+    _STARTED[spec.run_id] = process
     threading.Thread(target=process.wait, daemon=True).start()  # no zombie is left where this process lives on
     if said != "ready":
-        raise RunFailed(f"the machine's model server does not start: {said or 'it ended at once'}")
+        status, _, why = said.partition(" ")
+        if status == str(Faults.exit_status):
+            raise Faults.one("the machine's model server", f"it does not start: {why}")
+        raise RunFailed(f"the machine's model server does not start: {why or 'it ended at once'}")
+
+
+def _how_ended(run_id: str) -> str:
+    """What became of a server, as far as this process can know."""
+    process = _STARTED.get(run_id)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        if process is not None:
+            status = process.wait(timeout=ENDS_S)
+            return f"it was killed by signal {-status}" if status < 0 else f"it ended with status {status}"
+    return "it was killed, or the line to it broke"
 
 
 def dismiss(run_id: str) -> None:
     """End the server of a run on this machine, if there is one."""
     _tell(run_id, "end")
-    for left in (f"{run_id}.sock", f"{run_id}.lock"):
-        (_home() / left).unlink(missing_ok=True)
+    for left in (Path(socket_of(run_id)), _lock_of(run_id)):
+        left.unlink(missing_ok=True)
 
 
 def stop(run_id: str) -> None:

@@ -35,13 +35,18 @@ def arrow_schema(element: object) -> pa.Schema:
     if row is None:
         hint = "rows are beam.Row(...) or a NamedTuple; say it with .with_output_types(...)"
         raise Faults.one("gdo.beam", f"elements of {element} have no schema", hint)
-    row = RowTypeConstraint.from_fields([(name, _optional(kind)) for name, kind in row._fields])
+    return pa.schema([_field(name, kind) for name, kind in row._fields])
+
+
+def _field(name: str, kind: Any) -> pa.Field:
+    row = RowTypeConstraint.from_fields([(name, _optional(kind))])
     try:
-        schema = compatible.arrow_schema_from_beam_schema(typing_to_runner_api(row).row_type.schema)
-    except (ValueError, NotImplementedError) as error:
+        (field,) = compatible.arrow_schema_from_beam_schema(typing_to_runner_api(row).row_type.schema)
+    except (ValueError, NotImplementedError):  # Beam's dates, times and decimals, and what it knows no type of
         hint = "say its type (in Beam YAML: output_type: string), or turn it into text or a number first"
-        raise Faults.one("gdo.beam", f"a column of the rows cannot be read: {error}", hint) from None
-    return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
+        word = getattr(kind, "__name__", kind)
+        raise Faults.one("gdo.beam", f"the column '{name}' of the rows cannot be read: it is {word}", hint) from None
+    return pa.field(name, _plain(field.type))
 
 
 def _optional(kind: Any) -> Any:
@@ -55,6 +60,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
         return pa.list_(_plain(kind.value_type))
     if pa.types.is_struct(kind):
         return pa.struct([pa.field(field.name, _plain(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_plain(kind.key_type), _plain(kind.item_type))
     return kind
 
 
@@ -79,6 +86,8 @@ def _known(kind: pa.DataType) -> pa.DataType:
         return pa.list_(_known(kind.value_type))
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(_known(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_known(kind.key_type), _known(kind.item_type))
     return kind if kind in compatible.PYARROW_TO_ATOMIC_TYPE else pa.string()
 
 
@@ -116,7 +125,7 @@ class ToBatches(beam.DoFn):
 
     def _batch(self) -> WindowedValue:
         assert self._mark is not None  # noqa: S101 (a row is held)
-        arrays = [pa.array([getattr(row, f.name) for row in self._held], f.type) for f in self._schema]
+        arrays = [_array([getattr(row, field.name) for row in self._held], field.type) for field in self._schema]
         batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         digest = blake2b(BatchCoder().encode(batch), digest_size=8).digest()
         first = int.from_bytes(digest, "big") % _BASES << _SHIFT
@@ -125,6 +134,30 @@ class ToBatches(beam.DoFn):
         self._held, self._mark = [], None
         numbered_batch = pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=numbered(self._schema))
         return WindowedValue(numbered_batch, timestamp, (window,))
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Values of rows as a column."""
+    if pa.types.is_nested(kind):
+        take = _taken(kind)
+        values = [take(value) for value in values]
+    return pa.array(values, kind)
+
+
+def _taken(kind: pa.DataType) -> Callable[[Any], object]:
+    """How a value of a row stands in a column: what Arrow takes for it."""
+    if pa.types.is_list(kind):
+        item = _taken(kind.value_type)
+        return lambda value: None if value is None else [item(part) for part in value]
+    if pa.types.is_struct(kind):
+        parts = {field.name: _taken(field.type) for field in kind}
+        return lambda value: (
+            None if value is None else {name: take(getattr(value, name)) for name, take in parts.items()}
+        )
+    if pa.types.is_map(kind):
+        key, item = _taken(kind.key_type), _taken(kind.item_type)
+        return lambda value: None if value is None else [(key(k), item(v)) for k, v in value.items()]
+    return lambda value: value
 
 
 class ToRows(beam.DoFn):
@@ -152,6 +185,9 @@ def _turn(kind: pa.DataType) -> Callable[[object], object]:
         return lambda value: (
             None if value is None else beam.Row(**{name: turn(value[name]) for name, turn in parts.items()})  # type: ignore[index]
         )
+    if pa.types.is_map(kind):
+        key, part = _turn(kind.key_type), _turn(kind.item_type)
+        return lambda value: None if value is None else {key(k): part(v) for k, v in value}  # type: ignore[attr-defined]
     if kind in compatible.PYARROW_TO_ATOMIC_TYPE:
         return lambda value: value
     return lambda value: None if value is None else value.isoformat() if hasattr(value, "isoformat") else str(value)

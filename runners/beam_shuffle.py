@@ -127,8 +127,9 @@ def _runs(keys: np.ndarray, *, apart: bool) -> np.ndarray:
 class Fit(beam.CombineFn):
     """Summaries in, the state that they give out; in the order of their first rows, whoever comes first."""
 
-    def __init__(self, op: Parcel[Operator]) -> None:
+    def __init__(self, op: Parcel[Operator], *, launched: bool) -> None:
         self._op = op
+        self._launched = launched
 
     def create_accumulator(self) -> list[tuple[int, pa.RecordBatch]]:
         """No summary."""
@@ -152,5 +153,5 @@ class Fit(beam.CombineFn):
         if not accumulator:
             return None
         in_order = sorted(accumulator, key=lambda summary: summary[0])
-        with told():
+        with told(launched=self._launched):
             return self._op.opened().fit(pa.Table.from_batches([summary for _, summary in in_order]))

@@ -32,9 +32,11 @@ Entry = tuple[str, str, int, str, int]
 
 
 def place_of(sink: SinkNode, folder: Path) -> str:
-    """Where a sink is to be: a path of this machine, or a URL."""
+    """Where a sink is to be: a whole path of this machine, or a URL."""
     path = sink.sink.path or ""
-    return path if "://" in path else str(folder / path)
+    place = folder / path
+    # Beam makes paths whole by itself, here and there; all of them must be alike.
+    return path if "://" in path else str(place.parent.resolve() / place.name)
 
 
 def shards_of(place: str) -> list[str]:

@@ -93,7 +93,7 @@ class InFlight(beam.DoFn):
 
     def setup(self) -> None:
         """Unpack the steps, and find the desk of the run."""
-        with told():
+        with told(launched=self._spec.launched):
             self._nodes = self._packed.opened()
             self._desk = acquire(self._spec)
         self._meter = Meter()
@@ -123,7 +123,7 @@ class InFlight(beam.DoFn):
         state: pa.Table | None = None,
     ) -> Iterator[object]:
         """Send the batches of an element off, and hand on what is done."""
-        with told():
+        with told(launched=self._spec.launched):
             for batch in self.pieces(element):
                 desk = self._desk.batch()
                 future = self._desk.pool.submit(self.work, batch, desk, state)
@@ -134,7 +134,7 @@ class InFlight(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[object]:
         """Wait for the rest."""
-        with told():
+        with told(launched=self._spec.launched):
             while self._flying:
                 yield from self._landed()
 

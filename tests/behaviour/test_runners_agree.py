@@ -71,6 +71,17 @@ def test_both_runners_name_the_same_rows_that_failed(both: Any, case: str, on_er
     agree(*both([step], models=FAILING))
 
 
+@pytest.mark.parametrize("where", ["price > 3", "price > 3 AND shop IS NOT NULL", "price > 99", "price > 0"])
+def test_both_runners_put_the_rows_of_no_group_behind_all_groups(both: Any, where: str) -> None:
+    rows = pa.table({"shop": ["a", "b", None, "d"] * 10, "price": [1, 1, 1] + [9] * 37})
+    step = {"op": "reduce", "by": ["shop"], "model": "chat", "output": {"v": "string"}, "where": where,
+            "prompt": "{{ shop }} {% for r in rows %}{{ r.price }};{% endfor %}"}  # fmt: skip
+    one, other = both([step], rows)
+    agree(one, other)
+    rows_of_none = [row["v"] is None for row in one.table().to_pylist()]
+    assert rows_of_none == sorted(rows_of_none)
+
+
 def test_both_runners_number_the_rows_of_a_long_chain_alike(both: Any) -> None:
     ask = {"model": "refusing"}
     steps = [

@@ -1,17 +1,23 @@
 """gdo inside a Beam pipeline of one's own."""
 
+import datetime
+import subprocess
+import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
 import gdo
 import gdo.beam
+from gdo.runners.beam_local import direct_runner
 from gdo.runners.beam_rows import arrow_schema, row_type
 
 
@@ -114,6 +120,46 @@ def test_what_beam_has_no_word_for_comes_out_as_text(echo: dict[str, Any]) -> No
     rows_of(step, ITEMS[:5], check)
 
 
+class Side(NamedTuple):
+    name: str
+    width: int
+
+
+class Nested(NamedTuple):
+    title: str
+    sides: list[Side]
+    front: Side
+    counts: dict[str, int]
+    by_name: dict[str, Side]
+
+
+NESTED = [
+    Nested("a", [Side("x", 1), Side("y", 0)], Side("z", 2), {"a": 1, "b": 2}, {"k": Side("v", 3)}),
+    Nested("b", [], Side("w", 5), {}, {}),
+]
+
+
+def test_rows_inside_rows_and_mappings_go_through_one_step_and_the_next(echo: dict[str, Any]) -> None:
+    output = {"seen": "string", "box": {"inner": {"word": "string"}, "words": "list[string]"}}
+    first = gdo.beam.Step("map", prompt="{{ title }}", output=output, model="m", models={"m": {"backend": "fake"}})
+    second = gdo.beam.Step("map", prompt="{{ box.inner.word }}", output={"last": "string"}, model="m",
+                           models={"m": {"backend": "fake"}})  # fmt: skip
+
+    def check(rows: list[Any]) -> None:
+        a, b = sorted(rows, key=lambda row: row.title)
+        assert [tuple(side) for side in a.sides] == [("x", 1), ("y", 0)]
+        assert (tuple(a.front), a.counts) == (("z", 2), {"a": 1, "b": 2})
+        assert {name: tuple(side) for name, side in a.by_name.items()} == {"k": ("v", 3)}
+        assert (list(b.sides), b.counts, b.by_name) == ([], {}, {})
+        assert isinstance(a.box.inner.word, str)
+        assert isinstance(a.last, str)
+
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        out = pipeline | beam.Create(NESTED).with_output_types(Nested) | "one" >> first | "two" >> second
+        assert_that(out, check)
+    assert arrow_schema(out.element_type).field("counts").type == pa.map_(pa.string(), pa.int64())
+
+
 def test_windows_are_kept(echo: dict[str, Any]) -> None:
     step = gdo.beam.Step("map", prompt="{{ title }}", output={"seen": "string"}, model="m", models=echo)
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
@@ -147,15 +193,40 @@ def test_faults_are_told_when_the_transform_is_applied(
         pipeline | beam.Create(ITEMS) | step()
 
 
+def test_a_fault_in_a_transform_is_gdos_own_and_in_plain_words(echo: dict[str, Any], tmp_path: Path) -> None:
+    spends = gdo.beam.Step("map", prompt="{{ title }}", output={"a": "string"}, model="m", models=echo, max_calls=1)
+    with pytest.raises(gdo.BudgetSpent, match=r"^the budget of 1 calls is spent( \[while running '[^\]]*\])?$"):
+        rows_of(spends, ITEMS, lambda _: None)
+    breaks = gdo.beam.Step("python", function="returns_none:answer", writes={"a": "integer"})
+    (tmp_path / "returns_none.py").write_text("def answer(batch): return None\n", encoding="utf-8")
+    with pytest.raises(gdo.RunFailed, match=r"^step 'python': .*it returned a NoneType"):
+        rows_of(breaks, ITEMS, lambda _: None)
+
+
+def test_in_several_processes_the_text_of_a_fault_is_plain(echo: dict[str, Any]) -> None:
+    step = gdo.beam.Step("map", prompt="{{ title }}", output={"a": "string"}, model="m", models=echo, max_calls=1)
+    options = PipelineOptions(["--direct_running_mode=multi_processing", "--direct_num_workers=1"])
+    with pytest.raises(RuntimeError) as told, beam.Pipeline(runner=direct_runner(options), options=options) as pipeline:
+        pipeline | beam.Create([beam.Row(title="a"), beam.Row(title="b")]) | step
+    assert "gdo.errors.BudgetSpent: the budget of 1 calls is spent" in str(told.value)
+    assert "gdo-fault" not in str(told.value)
+
+
 def test_elements_without_a_schema_are_a_fault(echo: dict[str, Any]) -> None:
     step = gdo.beam.Step("map", prompt="{{ title }}", output={"a": "string"}, model="fake")
     with pytest.raises(gdo.Faults, match="have no schema"):
         beam.Pipeline() | beam.Create([{"title": "x"}]) | step
 
 
-def test_a_mode_that_cuts_elements_is_refused(echo: dict[str, Any]) -> None:
-    from apache_beam.options.pipeline_options import PipelineOptions
+@pytest.mark.parametrize("value", [datetime.date(2024, 1, 2), datetime.datetime(2024, 1, 2), Decimal(1), object()])  # noqa: DTZ001
+def test_a_column_that_cannot_come_in_is_named(echo: dict[str, Any], value: object) -> None:
+    step = gdo.beam.Step("map", prompt="{{ title }}", output={"a": "string"}, model="fake")
+    told = f"the column 'odd' of the rows cannot be read: it is {type(value).__name__}.*turn it into text"
+    with pytest.raises(gdo.Faults, match=told):
+        beam.Pipeline() | beam.Create([beam.Row(title="x", odd=value)]) | step
 
+
+def test_a_mode_that_cuts_elements_is_refused(echo: dict[str, Any]) -> None:
     step = gdo.beam.Step("map", prompt="{{ title }}", output={"a": "string"}, model="fake")
     pipeline = beam.Pipeline(options=PipelineOptions(["--direct_running_mode=multi_threading"]))
     with pytest.raises(gdo.Faults, match="may cut an element in two"):
@@ -168,9 +239,12 @@ def test_a_schema_goes_to_rows_and_comes_back() -> None:
 
 
 def test_gdo_beam_is_loaded_when_it_is_used() -> None:
-    import subprocess
-    import sys
-
     code = "import sys, gdo; print('apache_beam' in sys.modules); gdo.beam.Step; print('apache_beam' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\nTrue\n"
+
+
+def test_without_beam_one_sentence_says_how_to_get_it() -> None:
+    code = "import sys; sys.modules['apache_beam'] = None; import gdo; gdo.beam.Step('map')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == 'gdo.errors.Faults: gdo.beam: Apache Beam is not installed (pip install "gdo[beam]")'

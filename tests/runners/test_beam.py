@@ -1,8 +1,11 @@
 """The Beam runner in one process: what it does its own way; that tables agree with DuckDB's is in tests/behaviour."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -414,6 +417,26 @@ def test_a_sink_that_exists_is_a_fault_with_its_line(write: Write, tmp_path: Pat
     assert not (tmp_path / ".gdo" / "cache.sqlite").exists()
 
 
+@pytest.mark.parametrize("place", ["out/x.csv", "../shop/out/x.csv", "x.csv"])
+def test_a_sink_is_the_same_by_a_relative_path(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr("gdo.runners.beam_sink.SHARD_ROWS", 400)
+    (tmp_path / "shop").mkdir()
+    file = write([MAP], sink={"path": place}).rename(tmp_path / "shop" / "pipeline.yaml")
+    monkeypatch.chdir(tmp_path / "shop")
+    done = run(Path(file.name), source=ROWS)
+    folder = (tmp_path / "shop" / place).parent
+    whole = {f"x-0000{i}-of-00003.csv" for i in range(3)}
+    assert {path.name for path in folder.iterdir()} - {"pipeline.yaml", ".gdo"} == whole
+    assert done.table().num_rows == 1000
+    told = r"pipeline\.yaml:\d+:1: the sink '.*' exists already \(3 files\)"
+    with pytest.raises(gdo.Faults, match=told):
+        run(Path(file.name), source=ROWS, limit=10)
+    with pytest.raises(gdo.Faults, match=told):
+        gdo.load(Path(file.name), source=ROWS).check("beam")
+
+
 def test_a_sink_beside_others_of_a_similar_name_is_new(write: Write, tmp_path: Path) -> None:
     for other in ("out-more-00000-of-00001.parquet", "out-1-of-2.csv", "outer.parquet"):
         (tmp_path / other).write_bytes(b"other")
@@ -498,10 +521,56 @@ def test_a_function_beside_the_file_travels_by_value(tmp_path: Path) -> None:
     assert parcel.opened()(5) == 15
 
 
-@pytest.mark.parametrize("word", ["--direct_runing_mode=in_memory", "--direct_num_workers=many"])
-def test_an_option_that_beam_does_not_know_is_a_fault(write: Write, word: str) -> None:
-    with pytest.raises(gdo.Faults, match="--: Beam "):
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("--direct_runing_mode=in_memory", "Beam has no such option: '--direct_runing_mode=in_memory'"),
+        ("--direct_num_workers=many", "Beam does not understand: argument --direct_num_workers: invalid int value: 'many'"),
+        ("--runner=FlinkRuner", r"Beam has no runner 'FlinkRuner' \(did you mean 'FlinkRunner'\?\)"),
+        ("--runner=no_such_module.Runner", "the runner 'no_such_module.Runner' cannot be used here: No module"),
+        ("--runner=DataflowRunner", "DataflowRunner: Missing required option: project"),
+    ],
+)
+def test_an_option_that_beam_does_not_know_is_a_fault_in_one_line(
+    write: Write, capfd: pytest.CaptureFixture[str], word: str, told: str
+) -> None:
+    with pytest.raises(gdo.Faults, match=f"--: {told}"):
         run(write([MAP]), word, source=ROWS)
+    assert "usage" not in capfd.readouterr().err
+
+
+def test_a_job_server_that_does_not_answer_is_a_fault(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gdo.runners.beam_options.REACH_S", 0.2)
+    words = ("--runner=PortableRunner", "--job_endpoint=127.0.0.1:1", "--environment_type=LOOPBACK")
+    with pytest.raises(gdo.Faults, match=r"--: no job server answers at '127\.0\.0\.1:1' \(is it running"):
+        run(write([MAP]), *words, source=ROWS)
+
+
+HANGS = """
+import pathlib, time
+from apache_beam.runners.runner import PipelineRunner
+class Hangs(PipelineRunner):
+    def run_pipeline(self, pipeline, options):
+        pathlib.Path(__file__).with_name("hangs").touch()
+        time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_whose_engine_does_not_take_the_job_can_be_stopped(write: Write, tmp_path: Path, word: signal.Signals) -> None:
+    (tmp_path / "hanging.py").write_text(HANGS, encoding="utf-8")
+    (tmp_path / "in.csv").write_text("n\n1\n", encoding="utf-8")
+    path = write([MAP], source={"path": "in.csv"})
+    command = [sys.executable, "-m", "gdo", "run", str(path), "--runner", "beam", "--", "--runner=hanging.Hangs"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "hangs").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(word)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert said.splitlines()[-1] == "stopped; replies so far are kept, and the same command goes on from there"
 
 
 def test_without_beam_one_sentence_says_how_to_get_it(write: Write, tmp_path: Path) -> None:

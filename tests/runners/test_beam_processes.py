@@ -1,11 +1,15 @@
 """The Beam runner in several processes: one server a machine, and what happens when one of them dies."""
 
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import gdo
+from gdo.model import Head, Request, Sampling
 from gdo.runners.beam_desk import DeskSpec
-from gdo.runners.beam_machine import Machine, connected, dismiss, socket_of, totals
+from gdo.runners.beam_machine import HERE, Machine, connected, dismiss, socket_of, stop, totals
 
 Write = Callable[..., Path]
 TWO = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
@@ -151,7 +156,7 @@ def test_a_process_that_is_killed_ends_the_run_clearly_and_the_next_one_pays_for
         os.kill(min(set(processes(f"gdo.runners.{victim}")) - set(before)), signal.SIGKILL)
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 1
-    told = "a worker process was killed by signal 9 (" if victim == "beam_harness" else "model server ended"
+    told = "a worker process was killed by signal 9 (" if victim == "beam_harness" else "model server ended: it was killed"
     assert told in said.splitlines()[-1]
     assert "Traceback" not in said
     assert not list(tmp_path.glob("*out*"))
@@ -160,6 +165,31 @@ def test_a_process_that_is_killed_ends_the_run_clearly_and_the_next_one_pays_for
     assert done.table().num_rows == 600
     assert done.report["map"]["calls"] <= 600 - paid + 8  # what was in flight when the server was killed is lost
     assert done.report["map"]["calls"] < 600
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for temporary files; its name is short, since sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="gdo-test-") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def test_when_the_launcher_is_killed_nothing_more_is_sent_and_the_next_run_removes_what_is_left(
+    write: Write, asked: Asked, tmp_path: Path, temporary: Path
+) -> None:
+    pq.write_table(ROWS.slice(0, 800), tmp_path / "in.parquet")
+    path = write([STEP], models=SLOW, source={"path": "in.parquet"}, sink={"path": "out.parquet"})
+    before = processes("gdo.runners.beam_")
+    with started(path) as process:
+        until(lambda: len(asked()) > 20)
+        process.kill()
+    assert gone("gdo.runners.beam_", before)
+    paid = len(asked())
+    assert paid < 400
+    assert gdo.run(path, runner="beam").report["map"]["calls"] == 800 - paid  # what was in flight is kept
+    assert [path.name for path in temporary.rglob("*")] == [f"gdo-{os.getuid()}"]
 
 
 def test_ctrl_c_ends_all_processes_and_keeps_what_is_paid_for(write: Write, asked: Asked, tmp_path: Path) -> None:
@@ -183,7 +213,7 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_is_paid_for(write: Write, aske
 def spec(tmp_path: Path, asked: Asked) -> Iterator[DeskSpec]:
     from gdo.backend import Backend
 
-    models = {"m": Backend.kinds["fake"].model_validate(MODELS["m"])}
+    models = {name: Backend.kinds["fake"].model_validate(told["m"]) for name, told in (("m", MODELS), ("slow", SLOW))}
     made = DeskSpec(f"test-{os.getpid()}-{tmp_path.name[-8:]}", models, tmp_path, str(tmp_path / "cache.sqlite"))
     yield made
     dismiss(made.run_id)
@@ -208,6 +238,61 @@ def test_the_server_ends_by_itself_when_nobody_is_there(spec: DeskSpec, monkeypa
     assert set(processes("gdo.runners.beam_server")) - set(before)
     line.close()
     assert gone("gdo.runners.beam_server", before)
+    assert not list(Path(socket_of(spec.run_id)).parent.glob(f"{spec.run_id}.*"))
+
+
+def test_what_servers_left_that_were_killed_is_removed_by_the_next_one(temporary: Path, spec: DeskSpec) -> None:
+    line = connected(spec)
+    home = Path(socket_of(spec.run_id)).parent
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(home / "dead.sock"))
+    (home / "dead.lock").touch()
+    with (home / "begun.lock").open("w") as begun:
+        fcntl.flock(begun, fcntl.LOCK_EX)
+        other = replace(spec, run_id=f"{spec.run_id}-other")
+        connected(other).close()
+        kept = [f"{run}.{kind}" for run in (spec.run_id, other.run_id) for kind in ("lock", "sock")]
+        assert {path.name for path in home.iterdir()} == {"begun.lock", *kept}
+    line.close()
+    dismiss(other.run_id)
+
+
+def requests(count: int) -> list[Request]:
+    return [Request(Head("chat"), f"{n}", Sampling()) for n in range(count)]
+
+
+def test_a_worker_that_comes_after_one_that_was_lost_is_answered(spec: DeskSpec, asked: Asked) -> None:
+    there, asks = connected(spec), connected(spec)
+    there.send(HERE)
+    there.recv()
+    asks.send(("replies", "slow", "s", requests(400), 1, 0))
+    until(lambda: len(asked()) > 20)
+    there.close()
+    assert isinstance(asks.recv(), gdo.Stopped)
+    before = len(asked())
+    assert before < 300
+    next_one = Machine(spec)
+    replies, _ = next_one.replies("slow", "s", requests(before + 50), 1, 0)
+    assert [reply.error for reply in replies] == [None] * (before + 50)
+    assert len(asked()) == before + 50
+    asks.close()
+    stop(spec.run_id)
+    with pytest.raises(gdo.Stopped):
+        next_one.replies("slow", "s", requests(400), 1, 0)
+    next_one.close()
+    again = Machine(spec)
+    with pytest.raises(gdo.Stopped):
+        again.replies("slow", "s", requests(400), 1, 0)
+    again.close()
+
+
+def test_how_a_server_ended_is_told(spec: DeskSpec, asked: Asked) -> None:
+    before = processes("gdo.runners.beam_server")
+    machine = Machine(spec)
+    (server,) = set(processes("gdo.runners.beam_server")) - set(before)
+    os.kill(server, signal.SIGKILL)
+    with pytest.raises(gdo.RunFailed, match=r"^the machine's model server ended: it was killed by signal 9$"):
+        machine.replies("slow", "s", requests(1), 1, 0)
 
 
 def test_only_its_user_may_enter_where_the_server_listens(spec: DeskSpec) -> None:
@@ -224,8 +309,10 @@ def test_only_its_user_may_enter_where_the_server_listens(spec: DeskSpec) -> Non
 
 def test_a_server_that_cannot_start_says_why(spec: DeskSpec, tmp_path: Path) -> None:
     (tmp_path / "cache.sqlite").write_text("no database at all, but a text that is long enough to be taken for one")
-    with pytest.raises(gdo.RunFailed, match=r"does not start: .*cache\.sqlite: cannot be used as a cache"):
+    with pytest.raises(gdo.Faults, match=r"does not start: .*cache\.sqlite: cannot be used as a cache"):
         connected(spec)
+    with pytest.raises(gdo.Faults, match=r"does not start: cache: redis://127.0.0.1:1/0 cannot be used"):
+        connected(replace(spec, cache="redis://127.0.0.1:1/0"))
 
 
 # Installed
