@@ -265,24 +265,24 @@ def test_a_worker_that_comes_after_one_that_was_lost_is_answered(spec: DeskSpec,
     there, asks = connected(spec), connected(spec)
     there.send(HERE)
     there.recv()
-    asks.send(("replies", "slow", "s", requests(400), 1, 0))
+    asks.send(("replies", "slow", "s", requests(400), 0))
     until(lambda: len(asked()) > 20)
     there.close()
     assert isinstance(asks.recv(), gdo.Stopped)
     before = len(asked())
     assert before < 300
     next_one = Machine(spec)
-    replies, _ = next_one.replies("slow", "s", requests(before + 50), 1, 0)
+    replies, _ = next_one.replies("slow", "s", requests(before + 50), 0)
     assert [reply.error for reply in replies] == [None] * (before + 50)
     assert len(asked()) == before + 50
     asks.close()
     stop(spec.run_id)
     with pytest.raises(gdo.Stopped):
-        next_one.replies("slow", "s", requests(400), 1, 0)
+        next_one.replies("slow", "s", requests(400), 0)
     next_one.close()
     again = Machine(spec)
     with pytest.raises(gdo.Stopped):
-        again.replies("slow", "s", requests(400), 1, 0)
+        again.replies("slow", "s", requests(400), 0)
     again.close()
 
 
@@ -292,7 +292,7 @@ def test_how_a_server_ended_is_told(spec: DeskSpec, asked: Asked) -> None:
     (server,) = set(processes("gdo.runners.beam_server")) - set(before)
     os.kill(server, signal.SIGKILL)
     with pytest.raises(gdo.RunFailed, match=r"^the machine's model server ended: it was killed by signal 9$"):
-        machine.replies("slow", "s", requests(1), 1, 0)
+        machine.replies("slow", "s", requests(1), 0)
 
 
 def test_only_its_user_may_enter_where_the_server_listens(spec: DeskSpec) -> None:
