@@ -1,8 +1,6 @@
 """`python -m gdo` is `gdo`."""
 
-import sys
-
-from gdo.cli import main
+from gdo.cli import script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

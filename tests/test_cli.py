@@ -90,7 +90,7 @@ def test_a_run_writes_its_table_and_says_on_stdout_where(
     project()
     done = cli("run", "pipeline.yaml")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "out/result.parquet\n"
+    assert done.stdout.endswith("out/result.parquet\n")
     assert pyarrow.parquet.read_table(tmp_path / "out" / "result.parquet").num_rows == ROWS
     assert "map" in done.stderr
     assert "rows in" in done.stderr
@@ -124,7 +124,9 @@ def test_a_run_that_fails_exits_1_with_its_reason(cli: Cli, project: Callable[..
     done = cli("run", "pipeline.yaml", "--quiet")
     assert done.returncode == 1
     assert done.stdout == ""
-    assert re.search(r"step 'map', row \d+: refused: told to fail", done.stderr)  # batches run side by side: any of its rows
+    assert re.search(
+        r"step 'map', row \d+: refused: told to fail", done.stderr
+    )  # batches run side by side: any of its rows
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -574,5 +576,23 @@ def test_a_budget_of_no_call_shows_that_all_is_cached(cli: Cli, project: Callabl
 
 
 def test_gdo_runs_as_a_module(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "gdo", "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "gdo", "--version"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == f"gdo {gdo.__version__}"
+
+
+def test_what_a_module_of_the_user_wants_done_at_the_end_of_the_process_is_done(
+    project: Callable[..., Path], cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(
+        "import atexit, pathlib\n"
+        "atexit.register(lambda: pathlib.Path('left').touch())\n"
+        "def same(batch):\n    return batch\n"
+    )
+    step = {"op": "python", "function": "own:same", "writes": {"name": "string"}}
+    path = project(steps=[step])
+    done = cli("run", path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("out/result.parquet\n")
+    assert (tmp_path / "left").exists()
