@@ -11,9 +11,12 @@ from gdo.schema import Labels, Record, Scalar
 
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _TRAILING_COMMA = re.compile(r",\s*([}\]])")
-_THOUGHT = re.compile(r"(?is)<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)|\[think\].*?(?:\[/think\]|\Z)")
-_THOUGHT_BEFORE = re.compile(r"(?is)\A.*(?:</(?:think|thinking|thought|reasoning)>|\[/think\])")
+_TAGS = "think|thinking|thought|reasoning"
+_THOUGHT = re.compile(rf"(?is)<({_TAGS})>.*?(?:</\1>|\Z)|\[think\].*?(?:\[/think\]|\Z)")
+_THOUGHT_BEFORE = re.compile(rf"(?is)\A.*(?:</(?:{_TAGS})>|\[/think\])")
 """A thought of which only the end is marked: the prompt held its beginning."""
+_OPENS = re.compile(rf"(?i)\s*(?:<({_TAGS})>|\[think\])")
+_CLOSES = (*(f"</{tag}>" for tag in _TAGS.split("|")), "[/think]")
 TRIES = 20
 """Brackets in a reply from which JSON is tried."""
 
@@ -47,7 +50,7 @@ def parse_reply(text: str, answer: Record, *, cut: bool = False) -> dict[str, ob
 
 
 def _search(text: str, answer: Record) -> object:
-    text = _THOUGHT_BEFORE.sub("", _THOUGHT.sub("", text)).strip()
+    text = (_without_thought(text) if answer.is_text else _THOUGHT_BEFORE.sub("", _THOUGHT.sub("", text))).strip()
     fence = _FENCE.search(text)
     body = (fence[1] if fence else text).strip()
     found: list[object] = []
@@ -68,6 +71,20 @@ def _search(text: str, answer: Record) -> object:
     if len(answer.fields) == 1 and "{" not in body and isinstance(answer.fields[0].type, (Scalar, Labels)):
         return body
     raise NoJson(f"no JSON object in {show(text)}")
+
+
+def _without_thought(text: str) -> str:
+    """A plain text, which may speak of tags itself, behind a thought at its very beginning, or one that a line ends with."""
+    opened = _OPENS.match(text)
+    if opened is not None:
+        closing = re.escape(f"</{opened[1]}>" if opened[1] else "[/think]")
+        closed = re.compile(closing, re.IGNORECASE).search(text, opened.end())
+        return text[closed.end() :] if closed else ""
+    lines = text.splitlines(keepends=True)
+    for place in range(len(lines) - 1, 0, -1):
+        if lines[place - 1].rstrip().lower().endswith(_CLOSES):
+            return "".join(lines[place:])
+    return text
 
 
 def parse_line(text: str, answer: Record) -> dict[str, object]:

@@ -5,15 +5,18 @@ import math
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from gdo.model import Reply, ReplyError
 from gdo.servers import Servers, backoff_s
 
-Next = Literal["settled", "at once", "anew", "busy", "away", "again"]
-"""What becomes of a request after a try: it is done, or sent again, at once (over a new connection) or after a wait."""
+Next = Literal["settled", "at once", "anew", "bare", "busy", "away", "again"]
+"""What becomes of a request after a try: done, or sent again: at once (over a new connection, without its schema), or later."""
 DENIALS = 20
 """Failures on end that may be about one row each."""
+_FEW = 5
+"""Requests that a server may be too busy for, of many that it answers."""
 _FIRST_S = 10.0
 _OUTAGE_S = 30.0
 _QUIET_S = 5.0
@@ -33,26 +36,48 @@ class Patience:
         """Since when no server could be reached."""
         self.failing = 0
         """Requests whose last try failed."""
-        self.denied = 0
+        self._failing_since = 0.0
+        """Since when nobody was answered, and somebody failed."""
+        self._given_up = 0
         """Requests that were given up since somebody was last answered."""
         self._told_at = 0.0
 
     def answered(self, sent_at: float) -> None:
         """A request was answered that had been sent at a moment."""
         self.answered_at = sent_at
-        self.denied = 0
-        self.away_since = 0.0
+        self._given_up = 0
+        self.away_since = self._failing_since = 0.0
+
+    def fails(self) -> float:
+        """A request failed for the first time; when that was."""
+        self.failing += 1
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        return now
 
     def is_outage(self, reply: Reply, since: float) -> bool:
         """Whether a failure is not its request's: the servers did answer, and now nobody is, and others fail as well."""
         assert reply.error is not None  # noqa: S101 (told by the caller)
-        return self.failing > 1 and 0 < self.answered_at < since and reply.error.kind != "timeout"
+        others_too = self.failing > 1 or self._given_up > 0
+        return others_too and 0 < self.answered_at < since and reply.error.kind != "timeout"
+
+    async def again(self, reply: Reply, since: float, tries: int) -> None:
+        """Wait before the next try of a request that failed."""
+        self._tell(reply, since, "trying again")
+        await self.pause(max(backoff_s(tries), asked_wait_s(reply)))
+
+    def lost(self, reply: Reply, since: float) -> Reply:
+        """The error of a request that failed at all its tries: that of the run where many do, and nobody is answered."""
+        self._given_up += 1
+        assert reply.error is not None  # noqa: S101 (told by the caller)
+        ends = self._given_up > DENIALS and 0 < self.answered_at < since
+        return reply._replace(error=replace(reply.error, fatal=ends))
 
     async def waited(self, reply: Reply, then: Next, since: float, waits: int) -> Reply | None:
         """Wait for a server that is busy, away or out of order; when patience is at its end, what there is to say."""
         patience_s = self._patience_s
-        if then == "away":
-            since = self.away_since or since
+        if self.answered_at < since:
+            since = (self.away_since if then == "away" else self._failing_since) or since
         if then == "again":
             patience_s = min(_OUTAGE_S, patience_s)
         elif not self._servers.reached:  # a server that was never there is given up sooner: the URL may be wrong
@@ -60,24 +85,26 @@ class Patience:
         left_s = since + patience_s - time.monotonic()
         own_s = 0.0 if self._servers.resting else max(backoff_s(waits), asked_wait_s(reply))
         rest_s = self._servers.rests_s or own_s
-        self._tell(reply, since, patience_s)
+        self._tell(reply, since, f"waiting up to {patience_s:g} s for a server")
         # An answer to somebody ends the waiting of all, but not of one that is alone with it, or was told how long to wait.
         alone = self.failing == 1 or asked_wait_s(reply) > 0
         await self.pause(min(rest_s, left_s), math.inf if alone else since)
         if left_s > 0 and not (rest_s > left_s and self._servers.rests_s):
             return None
         # Where nobody was answered in all that time, the other rows need not find that out one by one.
-        self.denied += 1
-        many = self.denied > DENIALS if then == "again" else self.failing > 1 or not self.answered_at
-        return self._given_up(reply, f", and so for {patience_s:g} s", fatal=many and self.answered_at < since)
+        self._given_up += 1
+        few = DENIALS if then == "again" else 0 if then == "away" else _FEW
+        many = max(self.failing, self._given_up) > few
+        fatal = (many or not self.answered_at) and self.answered_at < since
+        return self._error(reply, f", and so for {patience_s:g} s", fatal=fatal, unless_known=not many)
 
-    def _tell(self, reply: Reply, since: float, patience_s: float) -> None:
+    def _tell(self, reply: Reply, since: float, what: str) -> None:
         """Say once what is waited for, where nobody is answered for some seconds."""
         now = time.monotonic()
         if now - since > _QUIET_S and self.answered_at < since and self._told_at <= self.answered_at:
             self._told_at = now
             assert reply.error is not None  # noqa: S101 (told by the caller)
-            self.tell(f"waiting up to {patience_s:g} s for a server: {reply.error.message}")
+            self.tell(f"{what}: {reply.error.message}")
 
     async def pause(self, seconds: float, since: float = math.inf) -> None:
         """Wait, but not beyond the end of the run; nor beyond an answer to somebody, where nobody was answered since a moment."""
@@ -89,12 +116,12 @@ class Patience:
                 await asyncio.sleep(random.uniform(0.0, min(left_s, 1.0)))  # noqa: S311 (they need not all come at once)
                 return
 
-    def _given_up(self, reply: Reply, waited: str, *, fatal: bool) -> Reply:
+    def _error(self, reply: Reply, waited: str, *, fatal: bool, unless_known: bool) -> Reply:
         assert reply.error is not None  # noqa: S101 (only a fault is given up)
         reached = self._servers.reached
         hint = "run again later, or raise `patience_s`" if reached else "is the server up, and the URL right?"
         said = f"{reply.error.message}{waited} ({hint})"
-        return Reply(error=ReplyError(reply.error.kind, said, fatal=fatal, unless_known=self.failing == 1))
+        return Reply(error=ReplyError(reply.error.kind, said, fatal=fatal, unless_known=unless_known))
 
 
 def asked_wait_s(reply: Reply) -> float:

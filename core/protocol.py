@@ -14,35 +14,45 @@ _Json = dict[str, Any]
 _NO_SCHEMA = re.compile(
     r"(?i)response_format|json.?schema|structured.outputs?|\bschema\b|\bgrammar\b|guided|\bstrict\b|requested parameters"
 )
-_NO_TEMPERATURE = re.compile(r"(?i)temperature\b.*(support|allow|unknown|only)|(unsupported|unknown).*\btemperature\b")
+_PARAMETERS = {
+    "max_tokens": re.compile("max_completion_tokens"),
+    "temperature": re.compile(
+        r"(?i)temperature\b.*(support|allow|unknown|only)|(unsupported|unknown).*\btemperature\b"
+    ),
+    "seed": re.compile(r"(?i)\bseed\b.*(support|allow|unknown|permitted)|(unsupported|unknown|extra).*\bseed\b"),
+}
+"""How a server says that it does not take a parameter."""
 _WHOLE = {"stop", "eos", "eos_token", "end_turn"}
 """Ways for a reply to end of which nothing is to be said."""
 _MOST_TOKENS = 1_000_000_000
 _UNKNOWN = re.compile(
-    r"(?i)\bmodel\b.*(not found|not exist|unknown|not available)|(no such|unknown|invalid|not a valid) model"
+    r"(?i)\bmodel\b.*(not found|not exist|unknown|not available|is not supported|deprecated)"
+    r"|(no such|unknown|invalid|not a valid|not find|is no) model"
 )
+_NO_MODEL = re.compile(r"(?i)\W*((invalid|unknown) model( name)?|model (does )?not (exist|found))\W*")
 
 
 class Bodies:
     """Makes bodies: what the rows of a prompt share is put into bytes once.
 
     What a server does not take is left out of all that follow, or said otherwise: the schema (`response_format`), a
-    temperature, the name of `max_tokens`. None of it changes a cache key, so the next run finds what this one was told.
+    temperature, a seed, the name of `max_tokens`. None of it changes a cache key, so the next run finds what this one was told.
     """
 
     def __init__(self, model: str, *, structured: bool) -> None:
         self._model = model
-        self._structured = structured
-        self._temperature = True
-        self._limit = "max_tokens"
+        self.structured = structured
+        """Whether the server is asked to hold replies to the JSON Schema; else it is told it in the prompt."""
+        self._held = False
+        self._left_out: set[str] = set()
         self._form: tuple[Head | None, Sampling | None, bool] = (None, None, False)
         self._around = (b"", b"")
 
-    def of(self, request: Request) -> bytes:
-        """The body of a request."""
-        form = (request.head, request.sampling, request.constrained)
+    def of(self, request: Request, *, bare: bool = False) -> bytes:
+        """The body of a request; a `bare` one has no schema for the server."""
+        form = (request.head, request.sampling, request.constrained and self.structured and not bare)
         if form[0] is not self._form[0] or form[1] is not self._form[1] or form[2] != self._form[2]:
-            self._form, self._around = form, self._shared(request)
+            self._form, self._around = form, self._shared(request, structured=form[2])
         before, after = self._around
         if request.plain:
             return before + orjson.dumps(request.body)[1:] + after
@@ -50,35 +60,40 @@ class Bodies:
         return before + orjson.dumps(request.body) + b"}" + turns + after
 
     def yields(self, sent: bytes, said: str) -> bool:
-        """Whether a refusal is about something that can be left out or said otherwise; then it is from now on."""
-        before = (self._structured, self._temperature, self._limit)
-        if b'"response_format":' in sent and _NO_SCHEMA.search(said):
-            self._structured = False  # from now on the schema stands in the prompt
-        elif b'"max_tokens":' in sent and "max_completion_tokens" in said:
-            self._limit = "max_completion_tokens"
-        elif b'"temperature":' in sent and _NO_TEMPERATURE.search(said):
-            self._temperature = False
-        else:
-            return False
-        if before != (self._structured, self._temperature, self._limit):
-            self._form = (None, None, False)
-        return True
+        """Whether a refusal is about a parameter that can be left out or said otherwise; then it is from now on."""
+        for key, refused in _PARAMETERS.items():
+            if f'"{key}":'.encode() in sent and refused.search(said):
+                self._left_out.add(key)
+                self._form = (None, None, False)
+                return True
+        return False
 
-    def _shared(self, request: Request) -> tuple[bytes, bytes]:
+    def may_be_schema(self, sent: bytes, said: str, *, certain: bool = False) -> bool:
+        """Whether a refusal may be about the schema, which a bare body shows: by its words, or as long as none was taken."""
+        return b'"response_format":' in sent and (bool(_NO_SCHEMA.search(said)) or not (self._held or certain))
+
+    def answered(self, sent: bytes, *, bare: bool) -> None:
+        """A body was answered; after a bare one that was sent for the schema's sake, no schema is sent any more."""
+        if bare:
+            self.structured = False
+        elif not self._held:
+            self._held = b'"response_format":' in sent
+
+    def _shared(self, request: Request, *, structured: bool) -> tuple[bytes, bytes]:
         """What stands before and behind a row's own text."""
         head, sampling = request.head, request.sampling
         body: _Json = {"model": self._model} if self._model else {}
-        if self._temperature:
+        if "temperature" not in self._left_out:
             body["temperature"] = sampling.temperature
-        body[self._limit] = sampling.max_tokens
-        if sampling.temperature:
+        body["max_completion_tokens" if "max_tokens" in self._left_out else "max_tokens"] = sampling.max_tokens
+        if sampling.temperature and "seed" not in self._left_out:
             body["seed"] = sampling.seed
         if sampling.stop:
             body["stop"] = list(sampling.stop)
         if request.plain:
             return orjson.dumps(body)[:-1] + b',"prompt":' + orjson.dumps(head.text)[:-1], b"}"
         shared = [(turn.role, turn.content) for turn in head.messages]
-        if request.constrained and head.answer and self._structured:
+        if structured and head.answer:
             schema = {"name": "answer", "strict": True, "schema": head.answer.json_schema()}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif request.constrained and head.answer:  # in the one system message: some servers take no second
@@ -105,7 +120,8 @@ def completion(raw: bytes, *, plain: bool) -> Reply:
         silent = message.keys() & {"tool_calls", "refusal", "reasoning", "reasoning_content"}
         text = choice["text"] if plain else _text(message.get("content") if silent else message["content"])
         text = "" if text is None else text.strip("\0")  # anything but text fails here
-        usage = answer.get("usage") or {}
+        usage = answer.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
         spent = Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
         if spent == (0, 0):
             spent = Usage(_count(usage.get("total_tokens")), 0)
@@ -120,12 +136,16 @@ def _text(content: Any) -> Any:
     """What a message says, where it comes in parts: those that are text, and no thoughts."""
     if not isinstance(content, list):
         return content
-    return "".join(part["text"] for part in content if part.get("type") in {"text", "output_text"})
+    return "".join(part if isinstance(part, str) else part["text"] for part in content if _is_text(part))
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, str) or ("text" in part and part.get("type", "text") in {"text", "output_text"})
 
 
 def _count(tokens: object) -> int:
     """Tokens as a server counts them; what is no such count is none."""
-    return tokens if isinstance(tokens, int) and 0 <= tokens <= _MOST_TOKENS else 0
+    return tokens if type(tokens) is int and 0 <= tokens <= _MOST_TOKENS else 0
 
 
 def refusal(raw: bytes) -> str:
@@ -145,7 +165,7 @@ def knows_not(said: str, model: str) -> bool:
     (True, False)
     """
     named = rf"(?<![\w-]){re.escape(model)}(?![\w-])" if model else "$^"
-    return bool(re.search(named, said) and _UNKNOWN.search(said))
+    return bool(_NO_MODEL.fullmatch(said) or (re.search(named, said) and _UNKNOWN.search(said)))
 
 
 def asked_wait_s(headers: Mapping[str, str]) -> float:

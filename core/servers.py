@@ -166,15 +166,25 @@ class Server:
     failures: int = 0
     """On end, each with a rest before it."""
     failed_at: float = 0.0
+    denied: int = 0
+    """Refusals on end that may be about one request each."""
+    barred: bool = False
+    """Whether it is asked no more."""
+    _busy_at: float = 0.0
+    """When the request was sent that it wanted to be left alone after."""
 
-    def rest(self, seconds: float) -> None:
-        """Ask it nothing for a while."""
+    def rest(self, seconds: float, sent_at: float = math.inf) -> None:
+        """Ask it nothing for a while, unless it answers something that was sent after a moment."""
         self.rests_until = max(self.rests_until, time.monotonic() + seconds)
+        self._busy_at = sent_at
 
-    def answered(self) -> None:
-        """It is well."""
+    def answered(self, sent_at: float) -> None:
+        """It is well; and if it answers what came after the request that it refused, it meant that one alone."""
         self.answered_at = time.monotonic()
-        self.failures = 0
+        self.failures = self.denied = 0
+        if sent_at > self._busy_at:
+            self.rests_until = 0.0
+            self._busy_at = math.inf
 
     def failed(self, sent_at: float) -> None:
         """It failed where it answered nobody else either: it is left alone, longer each time.
@@ -198,7 +208,9 @@ class Servers:
         while True:
             now = time.monotonic()
             awake = [
-                server for server in self.all if server.rests_until <= now and not (server.failures and server.sending)
+                server
+                for server in self.asked
+                if server.rests_until <= now and not (server.failures and server.sending)
             ]
             if awake or stopping():
                 return min(awake or self.all, key=lambda server: (server is failed, server.sending))
@@ -206,14 +218,24 @@ class Servers:
             await asyncio.sleep(min(wait_s, 0.5))
 
     @property
+    def asked(self) -> list[Server]:
+        """Those that are not barred; all of them if each one is."""
+        return [server for server in self.all if not server.barred] or self.all
+
+    def bar(self, server: Server) -> bool:
+        """Ask a server no more; whether there is another one to ask."""
+        server.barred = True
+        return not all(other.barred for other in self.all)
+
+    @property
     def rests_s(self) -> float:
         """For how long none of them wants to be asked."""
-        return max(0.0, min(server.rests_until for server in self.all) - time.monotonic())
+        return max(0.0, min(server.rests_until for server in self.asked) - time.monotonic())
 
     @property
     def resting(self) -> bool:
         """Whether any of them wants to be left alone."""
-        return any(server.rests_until > time.monotonic() for server in self.all)
+        return any(server.rests_until > time.monotonic() for server in self.asked)
 
     @property
     def reached(self) -> bool:

@@ -12,15 +12,17 @@ from pydantic import Field, field_validator
 from gdo.backend import Backend
 from gdo.errors import ModelUnready
 from gdo.model import Capabilities, Done, ErrorKind, Reply, ReplyError, Request, Style, Usage
-from gdo.patience import DENIALS, Next, Patience, asked_wait_s
+from gdo.patience import DENIALS, Next, Patience
 from gdo.protocol import Bodies, completion, knows_not, refusal
-from gdo.servers import Pace, Server, Servers, Throttle, Watch, backoff_s, checked_urls
+from gdo.servers import Pace, Server, Servers, Throttle, Watch, checked_urls
 from gdo.window import Window
 from gdo.wire import LONGEST_REPLY, Answer, Away, Broken, Stale, Wires
 
 _BUSY = {429, 503, 529}
 _AGAIN = {408, 409, 425, 500, 502, 504}
+_BROKEN = {500, 501}
 _LONGEST_REST_S = 120.0
+_LONG_S = 10.0
 _NO_KEY = 401
 _FOR_ALL = {301, 302, 303, _NO_KEY, 402, 403, 405, 410}
 """Refusals that are hardly ever about one request."""
@@ -132,24 +134,25 @@ class EndpointModel:
         since = 0.0
         sent = tries = waits = 0
         server: Server | None = None
-        reply, then = Reply(), "at once"
+        reply = Reply()
+        then: Next = "at once"
         while True:
             before = reply
-            reply, then, server = await self._turn(request, server, anew=then in {"anew", "again"})
+            reply, then, server = await self._turn(request, server, then)
+            sent += reply.tries if then != "away" else 0  # that one reached nobody
             if not reply.tries and before.error is not None:
                 reply = before  # the run ended before another try; what the last one said is still why
-            sent += reply.tries if then != "away" else 0  # that one reached nobody
             if then == "settled" or patience.stopping:
                 break  # what was being tried when the run began to end is not tried again
-            if then in {"at once", "anew"}:
+            if then in {"at once", "anew", "bare"}:
                 continue
-            patience.failing += not since
-            since = since or time.monotonic()
+            since = since or patience.fails()
             tries += then == "again"
             if then == "again" and tries < self._options.attempts:
-                await patience.pause(max(backoff_s(tries), asked_wait_s(reply)))
+                await patience.again(reply, since, tries)
                 continue
             if then == "again" and not patience.is_outage(reply, since):
+                reply = patience.lost(reply, since)
                 break
             waits += 1
             given_up = await patience.waited(reply, then, since, waits)
@@ -159,9 +162,10 @@ class EndpointModel:
         patience.failing -= since > 0
         return reply._replace(latency_s=time.perf_counter() - started, tries=max(sent, min(reply.tries, 1)))
 
-    async def _turn(self, request: Request, failed: Server | None, *, anew: bool) -> tuple[Reply, Next, Server | None]:
+    async def _turn(self, request: Request, failed: Server | None, how: Next) -> tuple[Reply, Next, Server | None]:
         """One try, in its turn, what is to become of the request, and the server if it failed."""
-        sent = self._bodies.of(request)
+        bare = how == "bare"
+        sent = self._bodies.of(request, bare=bare)
         expected = len(sent) / 4 + self._said
         await self._requests.take()
         await self._tokens.take(expected)
@@ -174,7 +178,7 @@ class EndpointModel:
         sent_at = time.monotonic()
         call = self._watch.begin()
         try:
-            reply, then = await self._try(server, sent, sent_at, request.plain, anew)
+            reply, then = await self._try(server, sent, sent_at, request.plain, how in {"anew", "again"})
         except asyncio.CancelledError:
             if not self._watch.end(call):
                 raise
@@ -186,6 +190,8 @@ class EndpointModel:
             server.sending -= 1
             self._throttle.leave()
         self._learn(server, reply, then, sent_at, expected)
+        if then == "settled" and reply.error is None:
+            self._bodies.answered(sent, bare=bare)
         return reply, then, server if then in {"busy", "away", "again"} else None
 
     def _learn(self, server: Server, reply: Reply, then: Next, sent_at: float, expected: float) -> None:
@@ -193,7 +199,7 @@ class EndpointModel:
         if then == "settled" and reply.error is None:
             self._throttle.answered()
             self._patience.answered(sent_at)
-            server.answered()
+            server.answered(sent_at)
             self._said += (reply.usage.completion_tokens - self._said) / 32
             used = reply.usage.prompt_tokens + reply.usage.completion_tokens
             self._tokens.correct(used - expected if used else 0.0)
@@ -218,43 +224,50 @@ class EndpointModel:
         if answer.status == 200:  # noqa: PLR2004 (HTTP's word for done)
             return self._parsed(answer.raw, len(sent), plain=plain)
         if answer.status in _BUSY | _AGAIN:
-            return self._put_off(server, sent_at, answer)
-        return self._refused(server, sent, answer.status, answer.raw)
+            return self._put_off(server, sent, sent_at, answer)
+        return self._refused(server, sent, sent_at, answer)
 
-    def _put_off(self, server: Server, sent_at: float, answer: Answer) -> tuple[Reply, Next]:
+    def _put_off(self, server: Server, sent: bytes, sent_at: float, answer: Answer) -> tuple[Reply, Next]:
         """A refusal that may pass. Where others were answered in the meantime, only this request waits."""
-        wait_s = min(answer.wait_s, _LONGEST_REST_S)
+        said = self._safe(refusal(answer.raw))[:500]
+        if answer.status in _BROKEN and self._bodies.may_be_schema(sent, said, certain=True):
+            return Reply(error=ReplyError("refused", said)), "bare"
+        wait_s = min(answer.wait_s, _LONGEST_REST_S, self._options.patience_s)
         if server.answered_at < sent_at:
-            server.rest(wait_s)
+            server.rest(wait_s, sent_at)
             wait_s = 0.0
         kind: ErrorKind = "rate_limit" if answer.status == 429 else "server"  # noqa: PLR2004
-        error = ReplyError(kind, f"HTTP {answer.status}: {self._safe(refusal(answer.raw))[:500]}", after_s=wait_s)
+        asked = f", and asks for {answer.wait_s:,.0f} s of rest" if answer.wait_s > wait_s + _LONG_S else ""
+        error = ReplyError(kind, f"HTTP {answer.status}: {said}{asked}", after_s=wait_s)
         return Reply(error=error), "busy" if answer.status in _BUSY else "again"
 
-    def _refused(self, server: Server, sent: bytes, status: int, raw: bytes) -> tuple[Reply, Next]:
-        said = self._safe(refusal(raw))[:500]
+    def _refused(self, server: Server, sent: bytes, sent_at: float, answer: Answer) -> tuple[Reply, Next]:
+        status, said = answer.status, self._safe(refusal(answer.raw))[:500]
         if self._bodies.yields(sent, said):
             return Reply(error=ReplyError("refused", said)), "at once"
-        what = self._refuses_all(status, said)
+        what = self._refuses_all(server, status, said)
+        if what and self._servers.bar(server):
+            self._patience.tell(f"{server.url} is asked no more: it {what}")
+            return Reply(error=ReplyError("refused", what)), "at once"
         if what:
-            error = ReplyError(
-                "refused", f"{server.url} {what}", True, self._patience.denied <= DENIALS and status != _NO_KEY
-            )
-            return Reply(error=error), "settled"
+            known = server.denied <= DENIALS and status != _NO_KEY
+            return Reply(error=ReplyError("refused", f"{server.url} {what}", fatal=True, unless_known=known)), "settled"
+        if status not in _FOR_ALL and self._bodies.may_be_schema(sent, said):
+            return Reply(error=ReplyError("refused", said)), "bare"
         kind: ErrorKind = "context" if "context" in said and ("length" in said or "exceed" in said) else "refused"
-        return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), "settled"
+        # Where another server may take what one that never answered refuses, the row goes there.
+        then: Next = "settled" if server.answered_at or len(self._servers.asked) == 1 else "again"
+        return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), then
 
-    def _refuses_all(self, status: int, said: str) -> str:
+    def _refuses_all(self, server: Server, status: int, said: str) -> str:
         """Why a server will answer no request at all; nothing where it may be about this one."""
         unknown = status == 404 or knows_not(said, self._options.model)  # noqa: PLR2004
         if status not in _FOR_ALL and not unknown:
             return ""
-        self._patience.denied += 1
+        server.denied += 1
         # One row may be forbidden on its own, where others are answered or may yet be; not so many on end.
-        waited_for = sum(server.sending for server in self._servers.all)
-        if status != _NO_KEY and self._patience.denied <= (
-            DENIALS if self._patience.answered_at else min(DENIALS, waited_for - 1)
-        ):
+        most = DENIALS if server.answered_at else min(DENIALS, server.sending - 1)
+        if status != _NO_KEY and server.denied <= most:
             return ""
         if unknown:
             return f"does not know the model '{self._options.model}', or the path: {said}"
@@ -271,9 +284,8 @@ class EndpointModel:
         except ValueError:  # a body cut short by something between, or a gateway's page
             what = self._safe(f"the server's answer is no completion: {raw[:2000]!r}")[:300]
             return Reply(error=ReplyError("server", what)), "again"
-        if reply.usage == (0, 0):  # a server that does not count: a token has about four letters
-            reply = reply._replace(usage=Usage(size // 4, len(reply.text) // 4))
-        return reply, "settled"
+        asked, answered = reply.usage  # of a server that does not count: a token has about four letters
+        return reply._replace(usage=Usage(asked or size // 4, answered or len(reply.text) // 4)), "settled"
 
     def _safe(self, text: str) -> str:
         """A text without the key: some servers repeat it."""

@@ -81,10 +81,6 @@ def test_a_refusal_is_read_in_any_shape(raw, said):
 @pytest.mark.parametrize(
     ("said", "gone"),
     [
-        ("response_format json_schema is not supported", {"response_format"}),
-        ("This model does not support structured output", {"response_format"}),
-        ("failed to parse grammar", {"response_format"}),
-        ("No endpoints found that can handle the requested parameters", {"response_format"}),
         ("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", {"max_tokens"}),
         ("Unsupported value: 'temperature' does not support 0.0 with this model.", {"temperature"}),
         ("this text was refused", set()),
@@ -99,6 +95,39 @@ def test_what_a_server_does_not_take_is_left_out_of_all_that_follow(said, gone):
     assert json.loads(before).keys() - json.loads(after).keys() == gone
     assert bodies.yields(before, said) == bool(gone)  # what was on its way is sent again too
     assert not bodies.yields(after, said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "response_format json_schema is not supported",
+        "This model does not support structured output",
+        "failed to parse grammar",
+        "No endpoints found that can handle the requested parameters",
+    ],
+)
+def test_a_refusal_that_speaks_of_the_schema_is_tried_without_it(said):
+    bodies = Bodies("m", structured=True)
+    request = Request(HEAD, "row", Sampling(), constrained=True)
+    sent = bodies.of(request)
+    bodies.answered(sent, bare=False)
+    assert bodies.may_be_schema(sent, said)
+    assert not bodies.may_be_schema(sent, "this text was refused")
+    bare = bodies.of(request, bare=True)
+    assert b"response_format" not in bare
+    assert not bodies.may_be_schema(bare, said)
+    assert bodies.of(request) == sent  # until a bare one was answered
+    bodies.answered(bare, bare=True)
+    assert bodies.of(request) == bare
+
+
+def test_any_refusal_may_be_about_the_schema_until_one_was_taken():
+    bodies = Bodies("m", structured=True)
+    sent = bodies.of(Request(HEAD, "row", Sampling(), constrained=True))
+    assert bodies.may_be_schema(sent, "Bad Request")
+    assert not bodies.may_be_schema(sent, "Internal Server Error", certain=True)
+    bodies.answered(sent, bare=False)
+    assert not bodies.may_be_schema(sent, "Bad Request")
 
 
 @pytest.mark.parametrize(
@@ -142,6 +171,9 @@ def test_a_reply_that_had_no_proper_end_says_so(choice, ended):
         ({"prompt_tokens": 10**30, "completion_tokens": -5}, (0, 0)),
         ({"total_tokens": 7}, (7, 0)),
         ({"prompt_tokens": "12"}, (0, 0)),
+        ({"prompt_tokens": True, "completion_tokens": True}, (0, 0)),
+        ("many", (0, 0)),
+        ([1], (0, 0)),
         (None, (0, 0)),
     ],
 )

@@ -1,6 +1,7 @@
 """`backend: endpoint` and servers that fail in part, for a while, or take other words than most."""
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_a_server_that_wants_to_be_left_alone_for_longer_than_patience_ends_the_
 ) -> None:
     good = server.answer
     server.answer = lambda n, body: good(n, body) if n < 50 else answer(status=429, headers={"Retry-After": "3600"})
-    with pytest.raises(gdo.RunFailed, match=r"HTTP 429: as told, and so for 1 s"):
+    with pytest.raises(gdo.RunFailed, match=r"HTTP 429: as told, and asks for 3,600 s of rest, and so for 1 s"):
         ask(MANY, concurrency=8, patience_s=1)
     assert len(server.bodies) <= 50 + 2 * 8
 
@@ -220,3 +221,92 @@ def test_what_a_model_thinks_first_is_not_its_answer(
 def test_an_address_that_is_not_the_base_of_a_server_is_a_fault(ask: Ask, url: str) -> None:
     with pytest.raises(gdo.Faults, match=r"pipeline.yaml:\d+:\d+: .*ends with /v1"):
         ask(MANY, url=url)
+
+
+@pytest.mark.parametrize(
+    "text", ["Models emit <think> first.", "Open <think> and </think> close.", "The tag </think> ends it."]
+)
+def test_a_text_may_speak_of_tags(ask: Ask, server: Any, answer: Any, text: str) -> None:
+    server.answer = lambda *_: answer(text)
+    assert ask(MANY.slice(0, 1)).table().column("a").to_pylist() == [text]
+
+
+@pytest.mark.parametrize("wrong", [{"status": 401}, {"status": 402}, {"status": 403}, {"status": 404}, {"status": 400}])
+def test_of_two_servers_one_that_takes_nothing_costs_no_row(
+    ask: Ask, server: Any, other: Any, answer: Any, wrong: dict[str, Any]
+) -> None:
+    other.answer = lambda *_: answer(**wrong)
+    server.delay_s = 0.01
+    run = ask(MANY, url=[other.url, server.url], concurrency=16)
+    assert run.errors().num_rows == 0
+    assert len(other.bodies) <= 40
+
+
+def test_where_all_servers_take_nothing_the_run_ends(ask: Ask, server: Any, other: Any, answer: Any) -> None:
+    server.answer = other.answer = lambda *_: answer(status=403)
+    with pytest.raises(gdo.ModelUnready, match="refuses the key"):
+        ask(MANY, url=[other.url, server.url], concurrency=8)
+
+
+def test_a_first_row_that_is_put_off_for_long_holds_up_no_other(ask: Ask, server: Any, answer: Any) -> None:
+    good = server.answer
+    server.answer = lambda n, body: (
+        answer(status=429, headers={"Retry-After": "3600"}) if said(body) == "row 0" else good(n, body)
+    )
+    server.held = {f"row {i}": 5 for i in range(1, 5)}
+    run = ask(MANY, concurrency=8, patience_s=3)
+    assert run.errors().column("row_key").to_pylist() == [0]
+    assert "asks for 3,600 s of rest" in run.errors().column("detail")[0].as_py()
+    assert server.times[-1] - server.times[0] < 30
+
+
+def test_a_failing_row_is_not_held_longer_than_patience(ask: Ask, server: Any, answer: Any) -> None:
+    good = server.answer
+    server.answer = lambda n, body: (
+        answer(status=500, headers={"Retry-After": "600"}) if said(body) == "row 7" else good(n, body)
+    )
+    run = ask(MANY, patience_s=1)
+    assert run.errors().column("row_key").to_pylist() == [7]
+
+
+@pytest.mark.parametrize("bad", [{"status": 503}, {"status": 429}])
+def test_a_few_rows_that_a_server_never_takes_are_their_own_errors_also_the_next_time(
+    ask: Ask, server: Any, answer: Any, bad: dict[str, Any]
+) -> None:
+    good, never = server.answer, {f"row {i}" for i in range(196, 200)}
+    server.answer = lambda n, body: answer(**bad) if said(body) in never else good(n, body)
+    for _ in range(2):
+        run = ask(MANY, patience_s=1)
+        assert run.errors().column("row_key").to_pylist() == [196, 197, 198, 199]
+
+
+def test_a_server_that_goes_for_good_ends_a_run_of_one_request_at_a_time(ask: Ask, server: Any) -> None:
+    good = server.answer
+
+    def of(number: int, body: dict[str, Any]) -> Any:
+        if number == 40:
+            threading.Thread(target=server.leave, args=(None,)).start()
+        return good(number, body)
+
+    server.answer, server.delay_s = of, 0.01
+    with pytest.raises(gdo.RunFailed, match="cannot connect"):
+        ask(MANY, concurrency=1, patience_s=1)
+
+
+def test_a_server_that_hangs_for_good_ends_the_run(ask: Ask, server: Any, answer: Any) -> None:
+    good = server.answer
+    server.late = {f"row {i}": 60 for i in range(50, 200)}
+    server.answer = good
+    with pytest.raises(gdo.RunFailed, match="no answer within"):
+        ask(MANY, concurrency=32, timeout_s=0.3, attempts=2)
+
+
+def test_a_refusal_of_one_row_that_speaks_of_schemas_keeps_the_schema_for_the_others(
+    ask: Ask, server: Any, answer: Any
+) -> None:
+    good = server.answer
+    raw = json.dumps({"error": {"message": "rejected by our strict safety policy"}}).encode()
+    server.answer = lambda n, body: answer(status=400, raw=raw) if said(body) == "row 50" else good(n, body)
+    run = ask(MANY, concurrency=4)
+    assert run.errors().column("row_key").to_pylist() == [50]
+    assert sum("response_format" not in body for body in server.bodies) == 1
