@@ -38,6 +38,7 @@ class Patience:
         """Requests whose last try failed."""
         self._failing_since = 0.0
         """Since when nobody was answered, and somebody failed."""
+        self._failed_at = 0.0
         self._given_up = 0
         """Requests that were given up since somebody was last answered."""
         self._told_at = 0.0
@@ -52,7 +53,9 @@ class Patience:
         """A request failed for the first time; when that was."""
         self.failing += 1
         now = time.monotonic()
-        self._failing_since = self._failing_since or now
+        if not self._failing_since or now - self._failed_at > _OUTAGE_S:  # what failed long ago is another matter
+            self._failing_since = now
+        self._failed_at = now
         return now
 
     def is_outage(self, reply: Reply, since: float) -> bool:
@@ -69,6 +72,7 @@ class Patience:
     def lost(self, reply: Reply, since: float) -> Reply:
         """The error of a request that failed at all its tries: that of the run where many do, and nobody is answered."""
         self._given_up += 1
+        self._failed_at = time.monotonic()
         assert reply.error is not None  # noqa: S101 (told by the caller)
         ends = self._given_up > DENIALS and 0 < self.answered_at < since
         return reply._replace(error=replace(reply.error, fatal=ends))
@@ -93,6 +97,7 @@ class Patience:
             return None
         # Where nobody was answered in all that time, the other rows need not find that out one by one.
         self._given_up += 1
+        self._failed_at = time.monotonic()
         few = DENIALS if then == "again" else 0 if then == "away" else _FEW
         many = max(self.failing, self._given_up) > few
         fatal = (many or not self.answered_at) and self.answered_at < since
