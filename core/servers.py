@@ -175,8 +175,9 @@ class Server:
 
     def rest(self, seconds: float, sent_at: float = math.inf) -> None:
         """Ask it nothing for a while, unless it answers something that was sent after a moment."""
-        self.rests_until = max(self.rests_until, time.monotonic() + seconds)
-        self._busy_at = sent_at
+        now = time.monotonic()
+        self._busy_at = max(self._busy_at, sent_at) if self.rests_until > now else sent_at
+        self.rests_until = max(self.rests_until, now + seconds)
 
     def answered(self, sent_at: float) -> None:
         """It is well; and if it answers what came after the request that it refused, it meant that one alone."""
@@ -184,7 +185,6 @@ class Server:
         self.failures = self.denied = 0
         if sent_at > self._busy_at:
             self.rests_until = 0.0
-            self._busy_at = math.inf
 
     def failed(self, sent_at: float) -> None:
         """It failed where it answered nobody else either: it is left alone, longer each time.
