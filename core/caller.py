@@ -220,7 +220,7 @@ class Caller:
     def _ends(self, error: ReplyError) -> bool:
         """Whether a failed call belongs to the end of the run: it brings it about, or was given up because of it."""
         if error.fatal and not (error.unless_known and self._known):
-            kind = RunFailed if self._answered else ModelUnready  # it could answer, or it never did
+            kind = RunFailed if self._answered or self._known else ModelUnready  # it could answer, or it never did
             self.halt(kind(f"model '{self.name}': {error.message}"))
         return self.stopping
 

@@ -75,11 +75,13 @@ def _search(text: str, answer: Record) -> object:
 
 def _without_thought(text: str) -> str:
     """A plain text, which may speak of tags itself, behind a thought at its very beginning, or one that a line ends with."""
-    opened = _OPENS.match(text)
-    if opened is not None:
+    thought = 0
+    while opened := _OPENS.match(text, thought):
         closing = re.escape(f"</{opened[1]}>" if opened[1] else "[/think]")
         closed = re.compile(closing, re.IGNORECASE).search(text, opened.end())
-        return text[closed.end() :] if closed else ""
+        thought = closed.end() if closed else len(text)
+    if thought:
+        return text[thought:]
     lines = text.splitlines(keepends=True)
     for place in range(len(lines) - 1, 0, -1):
         if lines[place - 1].rstrip().lower().endswith(_CLOSES):

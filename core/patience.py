@@ -11,8 +11,9 @@ from typing import Literal
 from gdo.model import Reply, ReplyError
 from gdo.servers import Servers, backoff_s
 
-Next = Literal["settled", "at once", "anew", "bare", "busy", "away", "again"]
-"""What becomes of a request after a try: done, or sent again: at once (over a new connection, without its schema), or later."""
+Next = Literal["settled", "at once", "anew", "bare", "elsewhere", "busy", "away", "again"]
+"""What becomes of a request after a try: it is done, or sent again, over a new connection, without its schema, to another server,
+or after a wait."""
 DENIALS = 20
 """Failures on end that may be about one row each."""
 _FEW = 5
@@ -106,6 +107,7 @@ class Patience:
     def _tell(self, reply: Reply, since: float, what: str) -> None:
         """Say once what is waited for, where nobody is answered for some seconds."""
         now = time.monotonic()
+        since = self._failing_since or since
         if now - since > _QUIET_S and self.answered_at < since and self._told_at <= self.answered_at:
             self._told_at = now
             assert reply.error is not None  # noqa: S101 (told by the caller)

@@ -29,7 +29,7 @@ _UNKNOWN = re.compile(
     r"(?i)\bmodel\b.*(not found|not exist|unknown|not available|is not supported|deprecated)"
     r"|(no such|unknown|invalid|not a valid|not find|is no) model"
 )
-_NO_MODEL = re.compile(r"(?i)\W*((invalid|unknown) model( name)?|model (does )?not (exist|found))\W*")
+_NO_MODEL = re.compile(r"(?i)\W*((invalid|unknown|unsupported) model( name)?|model[ _](does )?not[ _](exist|found))\W*")
 
 
 class Bodies:

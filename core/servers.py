@@ -19,6 +19,9 @@ from gdo.wire import Wire
 SHRINK = 0.7
 _BURST_S = 1.0
 _LOOK_S = 0.1
+_LATELY_S = 3.0
+_MOST = 2
+"""So many times as many answers as refusals say that a refusal is about its request, and not about all."""
 
 
 class Pace:
@@ -171,30 +174,32 @@ class Server:
     barred: bool = False
     """Whether it is asked no more."""
     _busy_at: float = 0.0
-    """When the request was sent that it wanted to be left alone after."""
+    """When the last request was sent that it wanted to be left alone after."""
+    _refused: int = 0
+    _answered: int = 0
+    """Since it wants to be left alone: how many it refused, and how many it answered that were sent later."""
 
     def rest(self, seconds: float, sent_at: float = math.inf) -> None:
         """Ask it nothing for a while, unless it answers something that was sent after a moment."""
         now = time.monotonic()
-        self._busy_at = max(self._busy_at, sent_at) if self.rests_until > now else sent_at
+        if self.rests_until <= now:
+            self._busy_at, self._refused, self._answered = 0.0, 0, 0
+        self._busy_at = max(self._busy_at, sent_at)
+        self._refused += 1
         self.rests_until = max(self.rests_until, now + seconds)
 
     def answered(self, sent_at: float) -> None:
-        """It is well; and if it answers what came after the request that it refused, it meant that one alone."""
+        """It is well; and if it answers most of what came after those that it refused, it meant them alone."""
         self.answered_at = time.monotonic()
         self.failures = self.denied = 0
-        if sent_at > self._busy_at:
+        self._answered += sent_at > self._busy_at
+        if self._answered > _MOST * self._refused:
             self.rests_until = 0.0
 
-    def failed(self, sent_at: float) -> None:
-        """It failed where it answered nobody else either: it is left alone, longer each time.
-
-        All that was sent before the last failure is one with it.
-        """
-        if sent_at >= self.failed_at and self.answered_at < sent_at:
-            self.failures += 1
-            self.failed_at = time.monotonic()
-            self.rest(backoff_s(self.failures))
+    @property
+    def awake(self) -> bool:
+        """Whether it may be asked."""
+        return self.rests_until <= time.monotonic()
 
 
 class Servers:
@@ -206,11 +211,9 @@ class Servers:
     async def choose(self, stopping: Callable[[], bool] = lambda: False, failed: Server | None = None) -> Server:
         """A server to ask, rather not the one that just failed; waits while all of them rest, until the run is ending."""
         while True:
-            now = time.monotonic()
+            well = any(not server.failures for server in self.asked)
             awake = [
-                server
-                for server in self.asked
-                if server.rests_until <= now and not (server.failures and server.sending)
+                server for server in self.asked if server.awake and not (well and server.failures and server.sending)
             ]
             if awake or stopping():
                 return min(awake or self.all, key=lambda server: (server is failed, server.sending))
@@ -222,10 +225,26 @@ class Servers:
         """Those that are not barred; all of them if each one is."""
         return [server for server in self.all if not server.barred] or self.all
 
-    def bar(self, server: Server) -> bool:
-        """Ask a server no more; whether there is another one to ask."""
-        server.barred = True
-        return not all(other.barred for other in self.all)
+    def failed(self, server: Server, sent_at: float) -> None:
+        """A server failed that has answered nobody lately: while others are well it is left alone, longer each time.
+
+        All that was sent before the last failure is one with it.
+        """
+        now = time.monotonic()
+        if sent_at < server.failed_at or now - server.answered_at < _LATELY_S:
+            return
+        server.failures += 1
+        server.failed_at = now
+        if any(not other.failures for other in self.asked):
+            server.rest(backoff_s(server.failures))
+
+    def bar(self, server: Server, tell: Callable[[], None]) -> bool:
+        """Ask a server no more, which is told once; whether there is another one to ask."""
+        new, server.barred = not server.barred, True
+        others = not all(other.barred for other in self.all)
+        if new and others:
+            tell()
+        return others
 
     @property
     def rests_s(self) -> float:

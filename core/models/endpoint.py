@@ -20,10 +20,9 @@ from gdo.wire import LONGEST_REPLY, Answer, Away, Broken, Stale, Wires
 
 _BUSY = {429, 503, 529}
 _AGAIN = {408, 409, 425, 500, 502, 504}
-_BROKEN = {500, 501}
 _LONGEST_REST_S = 120.0
 _LONG_S = 10.0
-_NO_KEY = 401
+_NO_KEY, _BROKEN = 401, 500
 _FOR_ALL = {301, 302, 303, _NO_KEY, 402, 403, 405, 410}
 """Refusals that are hardly ever about one request."""
 
@@ -134,6 +133,7 @@ class EndpointModel:
         since = 0.0
         sent = tries = waits = 0
         server: Server | None = None
+        ways: set[Next] = set()
         reply = Reply()
         then: Next = "at once"
         while True:
@@ -142,9 +142,10 @@ class EndpointModel:
             sent += reply.tries if then != "away" else 0  # that one reached nobody
             if not reply.tries and before.error is not None:
                 reply = before  # the run ended before another try; what the last one said is still why
-            if then == "settled" or patience.stopping:
+            if then == "settled" or then in ways or patience.stopping:
                 break  # what was being tried when the run began to end is not tried again
-            if then in {"at once", "anew", "bare"}:
+            if then in {"at once", "anew", "bare", "elsewhere"}:
+                ways |= {then} & {"bare", "elsewhere"}
                 continue
             since = since or patience.fails()
             tries += then == "again"
@@ -164,13 +165,10 @@ class EndpointModel:
 
     async def _turn(self, request: Request, failed: Server | None, how: Next) -> tuple[Reply, Next, Server | None]:
         """One try, in its turn, what is to become of the request, and the server if it failed."""
-        bare = how == "bare"
-        sent = self._bodies.of(request, bare=bare)
-        expected = len(sent) / 4 + self._said
+        sent = self._bodies.of(request, bare=how == "bare")
         await self._requests.take()
-        await self._tokens.take(expected)
-        server = await self._servers.choose(lambda: self._patience.stopping, failed)
-        await self._throttle.enter()
+        await self._tokens.take(expected := len(sent) / 4 + self._said)
+        server = await self._chosen(failed)
         if self._patience.stopping:
             self._throttle.leave()
             return Reply(error=ReplyError("connection", "not asked: the run was ending"), tries=0), "settled", None
@@ -178,21 +176,31 @@ class EndpointModel:
         sent_at = time.monotonic()
         call = self._watch.begin()
         try:
-            reply, then = await self._try(server, sent, sent_at, request.plain, how in {"anew", "again"})
+            reply, then = await self._try(server, sent, sent_at, request.plain, how)
         except asyncio.CancelledError:
             if not self._watch.end(call):
                 raise
             call.uncancel()
-            what = f"no answer within {self._options.timeout_s:g} s"
-            reply, then = Reply(error=ReplyError("timeout", what)), "again"
+            reply, then = Reply(error=ReplyError("timeout", f"no answer within {self._options.timeout_s:g} s")), "again"
         finally:
             self._watch.end(call)
             server.sending -= 1
             self._throttle.leave()
         self._learn(server, reply, then, sent_at, expected)
         if then == "settled" and reply.error is None:
-            self._bodies.answered(sent, bare=bare)
-        return reply, then, server if then in {"busy", "away", "again"} else None
+            self._bodies.answered(sent, bare=how == "bare")
+            if how == "elsewhere" and failed is not None and failed is not server:
+                self._servers.failed(failed, sent_at)  # it refused what another one takes
+        return reply, then, server if then in {"elsewhere", "busy", "away", "again"} else None
+
+    async def _chosen(self, failed: Server | None) -> Server:
+        """The server to ask, and room among the requests that are sent at once."""
+        while True:
+            server = await self._servers.choose(lambda: self._patience.stopping, failed)
+            await self._throttle.enter()
+            if server.awake or self._patience.stopping:
+                return server
+            self._throttle.leave()  # it came to rest in the meantime
 
     def _learn(self, server: Server, reply: Reply, then: Next, sent_at: float, expected: float) -> None:
         """What a try tells of the server, of how much it can take, and of how long replies are."""
@@ -210,27 +218,27 @@ class EndpointModel:
         elif then == "away":
             self._patience.away_since = self._patience.away_since or sent_at
         if several and then in {"busy", "away", "again"}:  # the others are asked in the meantime
-            server.failed(sent_at)
+            self._servers.failed(server, sent_at)
 
-    async def _try(self, server: Server, sent: bytes, sent_at: float, plain: bool, anew: bool) -> tuple[Reply, Next]:
+    async def _try(self, server: Server, sent: bytes, sent_at: float, plain: bool, how: Next) -> tuple[Reply, Next]:
         try:
-            answer = await (server.plain if plain else server.chat).post(sent, anew=anew)
+            answer = await (server.plain if plain else server.chat).post(sent, anew=how in {"anew", "again"})
         except Away as error:
             return Reply(error=ReplyError("connection", f"{server.url}: {error}")), "away"
         except (Broken, Stale) as error:
-            then: Next = "anew" if isinstance(error, Stale) else "again"
-            return Reply(error=ReplyError("connection", f"{server.url}: {error}")), then
+            reply = Reply(error=ReplyError("connection", f"{server.url}: {error}"))
+            return reply, "anew" if isinstance(error, Stale) else "again"
         server.reached = True
         if answer.status == 200:  # noqa: PLR2004 (HTTP's word for done)
             return self._parsed(answer.raw, len(sent), plain=plain)
         if answer.status in _BUSY | _AGAIN:
             return self._put_off(server, sent, sent_at, answer)
-        return self._refused(server, sent, sent_at, answer)
+        return self._refused(server, sent, answer, how)
 
     def _put_off(self, server: Server, sent: bytes, sent_at: float, answer: Answer) -> tuple[Reply, Next]:
         """A refusal that may pass. Where others were answered in the meantime, only this request waits."""
         said = self._safe(refusal(answer.raw))[:500]
-        if answer.status in _BROKEN and self._bodies.may_be_schema(sent, said, certain=True):
+        if answer.status == _BROKEN and self._bodies.may_be_schema(sent, said, certain=True):
             return Reply(error=ReplyError("refused", said)), "bare"
         wait_s = min(answer.wait_s, _LONGEST_REST_S, self._options.patience_s)
         if server.answered_at < sent_at:
@@ -241,22 +249,21 @@ class EndpointModel:
         error = ReplyError(kind, f"HTTP {answer.status}: {said}{asked}", after_s=wait_s)
         return Reply(error=error), "busy" if answer.status in _BUSY else "again"
 
-    def _refused(self, server: Server, sent: bytes, sent_at: float, answer: Answer) -> tuple[Reply, Next]:
+    def _refused(self, server: Server, sent: bytes, answer: Answer, how: Next) -> tuple[Reply, Next]:
         status, said = answer.status, self._safe(refusal(answer.raw))[:500]
         if self._bodies.yields(sent, said):
             return Reply(error=ReplyError("refused", said)), "at once"
         what = self._refuses_all(server, status, said)
-        if what and self._servers.bar(server):
-            self._patience.tell(f"{server.url} is asked no more: it {what}")
+        if what and self._servers.bar(server, lambda: self._patience.tell(f"{server.url} is asked no more: it {what}")):
             return Reply(error=ReplyError("refused", what)), "at once"
         if what:
             known = server.denied <= DENIALS and status != _NO_KEY
             return Reply(error=ReplyError("refused", f"{server.url} {what}", fatal=True, unless_known=known)), "settled"
-        if status not in _FOR_ALL and self._bodies.may_be_schema(sent, said):
-            return Reply(error=ReplyError("refused", said)), "bare"
         kind: ErrorKind = "context" if "context" in said and ("length" in said or "exceed" in said) else "refused"
-        # Where another server may take what one that never answered refuses, the row goes there.
-        then: Next = "settled" if server.answered_at or len(self._servers.asked) == 1 else "again"
+        # Another server may take what one refuses; where it does, the first one is not well.
+        then: Next = "settled" if len(self._servers.asked) == 1 else "elsewhere"
+        if status not in _FOR_ALL and how != "elsewhere" and self._bodies.may_be_schema(sent, said):
+            then = "bare"
         return Reply(error=ReplyError(kind, f"HTTP {status}: {said}")), then
 
     def _refuses_all(self, server: Server, status: int, said: str) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 import gdo
+from gdo import patience
 
 Ask = Callable[..., gdo.Run]
 STEP = {"op": "map", "prompt": "{{ t }}", "output": {"a": "string"}, "model": "m"}
@@ -105,12 +106,18 @@ def test_a_server_that_wants_to_be_left_alone_for_longer_than_patience_ends_the_
     assert len(server.bodies) <= 50 + 2 * 8
 
 
-def test_what_is_waited_for_is_told(ask: Ask, server: Any, answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gdo import patience
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the user is told while a run waits."""
+    found: list[str] = []
+    monkeypatch.setattr(patience.Patience, "tell", property(lambda _: found.append, lambda *_: None), raising=False)
+    return found
 
+
+def test_what_is_waited_for_is_told(
+    ask: Ask, server: Any, answer: Any, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(patience, "_QUIET_S", 0.2)
-    told: list[str] = []
-    monkeypatch.setattr(patience.Patience, "tell", property(lambda _: told.append, lambda *_: None), raising=False)
     good = server.answer
     server.answer = lambda n, body: answer(status=429) if n < 4 else good(n, body)
     ask(pa.table({"t": ["row 0"]}), patience_s=30)
@@ -310,3 +317,36 @@ def test_a_refusal_of_one_row_that_speaks_of_schemas_keeps_the_schema_for_the_ot
     run = ask(MANY, concurrency=4)
     assert run.errors().column("row_key").to_pylist() == [50]
     assert sum("response_format" not in body for body in server.bodies) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"status": 400}, {"status": 500}, {"cut": True}])
+def test_two_servers_that_both_fail_everybody_are_no_slower_than_one(
+    ask: Ask, server: Any, other: Any, answer: Any, wrong: dict[str, Any]
+) -> None:
+    server.answer = other.answer = lambda *_: answer(**wrong)
+    run = ask(MANY.slice(0, 40), url=[other.url, server.url], concurrency=16, attempts=2)
+    assert run.errors().num_rows == 40
+    assert len(server.bodies) + len(other.bodies) <= 40 * 3
+
+
+def test_of_two_servers_a_row_that_neither_takes_is_its_own_error_also_the_next_time(
+    ask: Ask, server: Any, other: Any, answer: Any
+) -> None:
+    good, never = server.answer, {f"row {i}" for i in range(0, 200, 8)}
+    server.answer = other.answer = lambda n, body: answer(status=400) if said(body) in never else good(n, body)
+    for _ in range(2):
+        assert ask(MANY, url=[other.url, server.url], concurrency=16).errors().num_rows == 25
+
+
+def test_of_two_servers_one_that_begins_to_refuse_costs_no_row(ask: Ask, server: Any, other: Any, answer: Any) -> None:
+    good = other.answer
+    other.answer = lambda n, body: good(n, body) if n < 30 else answer(status=400)
+    server.delay_s = 0.01
+    assert ask(MANY, url=[other.url, server.url], concurrency=16).errors().num_rows == 0
+
+
+def test_a_server_that_is_barred_is_told_once(ask: Ask, server: Any, other: Any, answer: Any, told: list[str]) -> None:
+    other.answer = lambda *_: answer(status=401)
+    ask(MANY, url=[other.url, server.url], concurrency=16)
+    assert len(told) == 1
+    assert f"{other.url} is asked no more: it refuses the key" in told[0]
