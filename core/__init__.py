@@ -25,7 +25,6 @@ def __getattr__(name: str) -> object:
     import importlib
 
     if name == "beam":
-        importlib.import_module("gdo.engine").need_beam("gdo.beam")
         return importlib.import_module("gdo.beam")
     home = "gdo.errors" if name in _ERRORS else "gdo.insql" if name in _IN_SQL else "gdo.api"
     return getattr(importlib.import_module(home), name)

@@ -9,10 +9,17 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import pyarrow as pa
 import yaml
-from apache_beam.pvalue import PCollection
+
+from gdo.engine import need_beam
+
+try:
+    import apache_beam as beam
+    from apache_beam.pvalue import PCollection
+except ModuleNotFoundError:
+    need_beam("gdo.beam")
+    raise
 
 from gdo import api
 from gdo.cache import HOME, NAME

@@ -214,9 +214,9 @@ class BeamRunner:
         found = counts(result)
         ledger = self.desk.ledger
         for step in [*(source.id for source in self.plan.sources), *(node.id for node in self.plan.nodes)]:
-            total = ledger.step(step).total
+            known = ledger.steps.pop(step, StepCount())  # put back in the order of the plan
             ledger.steps[step] = found.get(step, StepCount())
-            ledger.steps[step].total = total
+            ledger.steps[step].total = known.total
 
     def _take_logs(self, entries: Sequence[Entry]) -> None:
         """The errors and calls of all workers into the run's folder, errors in the order of their rows."""

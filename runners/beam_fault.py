@@ -44,5 +44,8 @@ def fault_of(error: BaseException, runner: str) -> GdoError:
     # A traceback ends with what was raised; anything else begins with it.
     said = lines[-1] if "Traceback" in seen[0] else lines[0]
     kind = type(error).__name__
+    details = getattr(error, "details", None)  # of gRPC, which says more in there than in its text
+    if callable(details) and details():
+        said = str(details())
     words = kind if said.strip() == kind else f"{kind}: {said.strip()[:500]}"
     return RunFailed(f"{runner}: {words}")

@@ -40,6 +40,8 @@ def read_options(given: Sequence[str]) -> PipelineOptions:
         )
     if runner not in LOCAL:
         _check_runner(runner)
+    elif options.view_as(DirectOptions).direct_num_workers < 0:
+        raise Faults.one("--", "--direct_num_workers is a number of workers", "0 for one a core")
     return options
 
 

@@ -244,7 +244,8 @@ def test_gdo_beam_is_loaded_when_it_is_used() -> None:
     assert done.stdout == "False\nTrue\n"
 
 
-def test_without_beam_one_sentence_says_how_to_get_it() -> None:
-    code = "import sys; sys.modules['apache_beam'] = None; import gdo; gdo.beam.Step('map')"
+@pytest.mark.parametrize("use", ["import gdo; gdo.beam.Step('map')", "from gdo.beam import Step", "import gdo.beam"])
+def test_without_beam_one_sentence_says_how_to_get_it(use: str) -> None:
+    code = f"import sys; sys.modules['apache_beam'] = None; {use}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == 'gdo.errors.Faults: gdo.beam: Apache Beam is not installed (pip install "gdo[beam]")'

@@ -106,3 +106,9 @@ def test_a_cache_in_a_folder_that_cannot_be_written_is_read(filled):
         assert verify(filled) == (15, [])
     finally:
         filled.parent.chmod(0o755)
+
+
+def test_a_pipeline_whose_replies_are_on_a_server_is_told_so(tmp_path):
+    (tmp_path / "p.yaml").write_text("cache: redis://localhost:6379/0\nsource: {path: x}\n")
+    with pytest.raises(Faults, match="kept by a Redis server"):
+        find_cache(tmp_path / "p.yaml")

@@ -526,6 +526,7 @@ def test_a_function_beside_the_file_travels_by_value(tmp_path: Path) -> None:
     [
         ("--direct_runing_mode=in_memory", "Beam has no such option: '--direct_runing_mode=in_memory'"),
         ("--direct_num_workers=many", "Beam does not understand: argument --direct_num_workers: invalid int value: 'many'"),
+        ("--direct_num_workers=-3", r"--direct_num_workers is a number of workers \(0 for one a core\)"),
         ("--runner=FlinkRuner", r"Beam has no runner 'FlinkRuner' \(did you mean 'FlinkRunner'\?\)"),
         ("--runner=no_such_module.Runner", "the runner 'no_such_module.Runner' cannot be used here: No module"),
         ("--runner=DataflowRunner", "DataflowRunner: Missing required option: project"),
@@ -537,6 +538,12 @@ def test_an_option_that_beam_does_not_know_is_a_fault_in_one_line(
     with pytest.raises(gdo.Faults, match=f"--: {told}"):
         run(write([MAP]), word, source=ROWS)
     assert "usage" not in capfd.readouterr().err
+
+
+def test_the_totals_of_steps_stand_in_the_order_of_the_plan(write: Write) -> None:
+    steps = [MAP, {"op": "sql", "query": "SELECT * FROM input WHERE true"}, {**MAP, "id": "again"}]
+    for _ in range(2):
+        assert list(run(write(steps), source=ROWS).report) == ["source", "map", "sql", "again"]
 
 
 def test_a_job_server_that_does_not_answer_is_a_fault(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
