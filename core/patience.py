@@ -91,9 +91,9 @@ class Patience:
         own_s = 0.0 if self._servers.resting else max(backoff_s(waits), asked_wait_s(reply))
         rest_s = self._servers.rests_s or own_s
         self._tell(reply, since, f"waiting up to {patience_s:g} s for a server")
-        # An answer to somebody ends the waiting of all, but not of one that is alone with it, or was told how long to wait.
-        alone = self.failing == 1 or asked_wait_s(reply) > 0
-        await self.pause(min(rest_s, left_s), math.inf if alone else since)
+        # After a while of nothing an answer to somebody ends the waiting of all; not where a server has had enough for a moment.
+        long = self.failing > 1 and time.monotonic() - since > _QUIET_S and not asked_wait_s(reply)
+        await self.pause(min(rest_s, left_s), since if long else math.inf)
         if left_s > 0 and not (rest_s > left_s and self._servers.rests_s):
             return None
         # Where nobody was answered in all that time, the other rows need not find that out one by one.
