@@ -18,6 +18,7 @@ DENIALS = 20
 """Failures on end that may be about one row each."""
 _FEW = 5
 """Requests that a server may be too busy for, of many that it answers."""
+_UNLUCKY = 6
 _FIRST_S = 10.0
 _OUTAGE_S = 30.0
 _QUIET_S = 5.0
@@ -88,12 +89,16 @@ class Patience:
         elif not self._servers.reached:  # a server that was never there is given up sooner: the URL may be wrong
             patience_s = min(_FIRST_S, patience_s)
         left_s = since + patience_s - time.monotonic()
-        own_s = 0.0 if self._servers.resting else max(backoff_s(waits), asked_wait_s(reply))
+        own_s = 0.0 if self._servers.resting else asked_wait_s(reply) or backoff_s(waits)
         rest_s = self._servers.rests_s or own_s
         self._tell(reply, since, f"waiting up to {patience_s:g} s for a server")
         # After a while of nothing an answer to somebody ends the waiting of all; not where a server has had enough for a moment.
         long = self.failing > 1 and time.monotonic() - since > _QUIET_S and not asked_wait_s(reply)
-        await self.pause(min(rest_s, left_s), since if long else math.inf)
+        # Where others are answered, a few refusals are bad luck, however little patience there is.
+        unlucky = self.answered_at >= since and waits < _UNLUCKY
+        await self.pause(rest_s if unlucky else min(rest_s, left_s), since if long else math.inf)
+        if unlucky:
+            return None
         if left_s > 0 and not (rest_s > left_s and self._servers.rests_s):
             return None
         # Where nobody was answered in all that time, the other rows need not find that out one by one.

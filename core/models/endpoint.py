@@ -198,9 +198,9 @@ class EndpointModel:
         while True:
             server = await self._servers.choose(lambda: self._patience.stopping, failed)
             await self._throttle.enter()
-            if server.awake or self._patience.stopping:
+            if server.awake or len(self._servers.all) == 1 or self._patience.stopping:
                 return server
-            self._throttle.leave()  # it came to rest in the meantime
+            self._throttle.leave()  # it came to rest in the meantime, and another one may be awake
 
     def _learn(self, server: Server, reply: Reply, then: Next, sent_at: float, expected: float) -> None:
         """What a try tells of the server, of how much it can take, and of how long replies are."""
@@ -243,7 +243,6 @@ class EndpointModel:
         wait_s = min(answer.wait_s, _LONGEST_REST_S, self._options.patience_s)
         if server.answered_at < sent_at:
             server.rest(wait_s, sent_at)
-            wait_s = 0.0
         kind: ErrorKind = "rate_limit" if answer.status == 429 else "server"  # noqa: PLR2004
         asked = f", and asks for {answer.wait_s:,.0f} s of rest" if answer.wait_s > wait_s + _LONG_S else ""
         error = ReplyError(kind, f"HTTP {answer.status}: {said}{asked}", after_s=wait_s)
