@@ -38,8 +38,8 @@ def find_cache(place: Path) -> Path:
             return found
     if place.is_file() and place.suffix == ".sqlite":
         return place
-    elsewhere = re.search(r"^cache:\s*[\"']?rediss?://", place.read_text("utf-8"), re.M) if place.is_file() else None
-    if elsewhere:
+    text = place.read_text("utf-8", errors="replace") if place.is_file() else ""
+    if re.search(r"^cache:\s*[\"']?rediss?://", text, re.MULTILINE):
         raise Faults.one(str(place), "its replies are kept by a Redis server", "`gdo cache` reads files alone")
     raise Faults.one(str(place), "no cache here", "name a pipeline file, its folder, or a cache.sqlite")
 

@@ -112,3 +112,9 @@ def test_a_pipeline_whose_replies_are_on_a_server_is_told_so(tmp_path):
     (tmp_path / "p.yaml").write_text("cache: redis://localhost:6379/0\nsource: {path: x}\n")
     with pytest.raises(Faults, match="kept by a Redis server"):
         find_cache(tmp_path / "p.yaml")
+
+
+def test_a_file_that_is_neither_a_pipeline_nor_a_cache_is_told(tmp_path):
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1\xff\xfe\x00")
+    with pytest.raises(Faults, match="no cache here"):
+        find_cache(tmp_path / "rows.parquet")
