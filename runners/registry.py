@@ -7,7 +7,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 import duckdb
 import pyarrow as pa
@@ -180,6 +180,7 @@ def _create(
     )
 
 
+@lru_cache(maxsize=64)
 def database_type(kind: pa.DataType) -> "duckdb.sqltypes.DuckDBPyType":
     """An Arrow type as DuckDB calls it."""
     with scratch() as connection:

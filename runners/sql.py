@@ -7,6 +7,7 @@ look them up. What cannot be read that way runs as it is, and `explain` says why
 
 import contextlib
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -200,7 +201,7 @@ class Prepared:
                     group.session.fill(questions)
         return behind
 
-    def _queries(self, sites: list[Site], *, shown: bool = False) -> Iterator[tuple[Group, str]]:
+    def _queries(self, sites: list[Site]) -> Iterator[tuple[Group, str]]:
         """The queries of the inputs of a round, each once."""
         seen: set[tuple[str, str]] = set()
         for site in sites:
@@ -208,7 +209,7 @@ class Prepared:
             group = self.groups[key]
             if group.reason or site.inputs is None:
                 continue
-            query = self.written(site.inputs, shown=shown)
+            query = self.written(site.inputs)
             if (key, query) not in seen:
                 seen.add((key, query))
                 yield group, query
@@ -234,19 +235,14 @@ class Prepared:
             return True
         return False
 
-    def written(self, node: Tree, *, shown: bool = False) -> str:
-        """A node as SQL, with calls whose answers are known by the functions that look them up.
-
-        `shown` to a reader these are called `answer_1` and so on.
-        """
+    def written(self, node: Tree) -> str:
+        """A node as SQL, with calls whose answers are known by the functions that look them up."""
         node = copied(node)
         calls = [(part, same(part)) for part in nodes(node) if SITE in part]
         for part, key in reversed(calls):  # the inner ones first: an outer one hands them on
             group = self.groups.get(key)
             if group is not None and not group.reason:
-                parts = list(arguments(part, group.function)[0].values())
-                name = self._lookup(key, group)
-                part.update(call(f"answer_{int(name.rpartition('_')[2]) + 1}" if shown else name, parts))
+                part.update(call(self._lookup(key, group), list(arguments(part, group.function)[0].values())))
         return write(statement_of(unmarked(node)))
 
     def _lookup(self, key: str, group: Group) -> str:
@@ -289,10 +285,14 @@ class Prepared:
         """How the query is run: what is asked over which inputs, in which order, and what runs as it is and why."""
         lines: list[str] = []
         for number, sites in enumerate(self.rounds, 1):
-            for group, query in self._queries(sites, shown=True):
+            for group, query in self._queries(sites):
                 doubt = f" (one that comes up later is asked then: {group.doubt})" if group.doubt else ""
-                lines += [f"{number}. {group.text} is asked for each row of{doubt}", f"   {query}"]
+                lines += [f"{number}. {group.text} is asked for each row of{doubt}", f"   {self._readable(query)}"]
         lines += [f"as it is: {group.text}: {group.reason}" for group in self.groups.values() if group.reason]
         lines += [f"as it is: {self.note}"] if self.note else []
-        last = self.written(self._node, shown=True) if self.groups else self.sql
+        last = self._readable(self.written(self._node)) if self.groups else self.sql
         return "\n".join([*lines, "then" if self.rounds else "runs", f"   {last}"])
+
+    def _readable(self, query: str) -> str:
+        """SQL with `answer_1` and so on for the functions that look answers up."""
+        return re.sub(rf"\b{OWN}{self._number}_(\d+)\b", lambda found: f"answer_{int(found[1]) + 1}", query)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import duckdb
@@ -58,8 +59,13 @@ def place(query: str, position: object) -> str:
 
 def write(statement: Tree) -> str:
     """The SQL of a statement."""
+    return _sql_of(json.dumps(statement))
+
+
+@lru_cache(maxsize=64)  # a query is written when it is checked, when it runs and when it is explained
+def _sql_of(told: str) -> str:
     with scratch() as connection:
-        row = connection.execute("SELECT json_deserialize_sql(?)", [json.dumps(statement)]).fetchone()
+        row = connection.execute("SELECT json_deserialize_sql(?)", [told]).fetchone()
     assert row is not None  # noqa: S101
     return str(row[0])
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from gdo.answers import Outcome, answers
 from gdo.distinct import Distinct
 from gdo.ledger import Failure
+from gdo.rowindex import MOST
 from gdo.schema import Field, Record, Scalar
-from gdo.seen import MOST, Seen
+from gdo.seen import Seen
 
 OUTPUT = Record((Field("a", Scalar("string")), Field("n", Scalar("integer"))))
 COLUMNS = pa.schema([("x", pa.string()), ("k", pa.int64())])
