@@ -116,20 +116,22 @@ class Ask:
 
     def _answered(self, udp: Udp, batch: pa.RecordBatch, seen: Seen) -> Answers:
         distinct = Distinct.of(batch, sorted(udp.columns))
-        rendered = list(
-            udp.texts(distinct.rows if udp.columns else distinct.rows.slice(0, 0), alone=batch.num_rows > 0)
-        )
+        rows = distinct.rows if udp.columns else distinct.rows.slice(0, 0)
+        rendered = list(udp.texts(rows, alone=batch.num_rows > 0))
         memo = self._memo(udp)
         texts = dict.fromkeys(text for text in rendered if isinstance(text, str) and text)
         known = {text: found for text in texts if (found := memo.known.get(text)) is not None}
         fresh = [text for text in texts if text not in known]
         self._ledger.add(self.step, asked=len(fresh))
+        # Where no row is like another, to look them up is no gain, and costs more with every batch.
+        repeats = bool(known) or distinct.rows.num_rows < batch.num_rows
         answered = dict(zip(fresh, self._wait(udp, fresh), strict=True))
         memo.keep({text: outcome for text, outcome in answered.items() if outcome.is_settled})
         known |= answered
         outcomes = [known[text] if isinstance(text, str) and text else _unasked(udp, text) for text in rendered]
         self._note(batch, distinct, outcomes)
-        seen.keep(distinct.rows, outcomes)
+        if repeats:
+            seen.keep(distinct.rows, outcomes)
         return answers(udp.output, distinct, outcomes)
 
     def fail(self, row: int, failure: Failure) -> None:

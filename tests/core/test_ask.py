@@ -8,6 +8,7 @@ from gdo.ask import Policy
 from gdo.errors import RunFailed
 from gdo.prompt import Example, Udp
 from gdo.schema import Field, Labels, ListOf, Record, Scalar
+from gdo.seen import Seen
 from gdo.template import Template
 
 NAME = Record((Field("name", Scalar("string")),))
@@ -34,6 +35,25 @@ def test_rows_that_render_alike_share_a_call(bench, batch):
     here = bench(shout)
     here.ask()(udp(template="{{ title|lower }}"), batch(title=["A", "a", "B"]))
     assert here.model.calls == 2
+
+
+def test_rows_are_looked_up_once_they_come_again_and_not_where_all_are_distinct(bench, batch, monkeypatch):
+    looked_up = []
+    keep = Seen.keep
+
+    def kept(self, rows, outcomes):
+        looked_up.append(rows.num_rows)
+        keep(self, rows, outcomes)
+
+    monkeypatch.setattr(Seen, "keep", kept)
+    ask = bench(shout).ask()
+    for start in range(0, 30, 10):
+        titles = [f"t{i}" for i in range(start, start + 10)]
+        assert ask(udp(), batch(title=titles)).column("name").to_pylist() == [title.upper() for title in titles]
+    assert looked_up == []
+    for titles in (["t5", "new"], ["t5", "new"], ["x", "x"]):
+        assert ask(udp(), batch(title=titles)).column("name").to_pylist() == [title.upper() for title in titles]
+    assert looked_up == [2, 1]
 
 
 def test_the_order_is_kept_whatever_comes_first(bench, batch):
