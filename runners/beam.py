@@ -5,10 +5,10 @@ run's folder from what the workers left.
 """
 
 import json
-import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import apache_beam as beam
@@ -28,11 +28,14 @@ from gdo.runners import beam_machine
 from gdo.runners.beam_desk import DeskSpec
 from gdo.runners.beam_fault import fault_of
 from gdo.runners.beam_graph import Graph
-from gdo.runners.beam_local import direct_runner, watched
+from gdo.runners.beam_harness import brisk
+from gdo.runners.beam_local import direct_runner, quiet, watched
 from gdo.runners.beam_metrics import counts, followed
+from gdo.runners.beam_notes import take
 from gdo.runners.beam_options import LOCAL, read_options
 from gdo.runners.beam_shared import offer, withdraw
 from gdo.runners.beam_sink import (
+    ByPart,
     ByShard,
     Commit,
     Entry,
@@ -48,6 +51,9 @@ from gdo.runners.beam_source import Layout, Piece, Reading
 from gdo.runners.beam_worker import Read
 from gdo.runners.feed import Feed
 
+ENDS_S = 30.0
+"""How long a run that failed waits for what the server of this machine has in flight."""
+
 
 class BeamRunner:
     """Runs a plan on Beam; `folder` is that of the run, `options` are Beam's own (`--runner=FlinkRunner` ...)."""
@@ -56,9 +62,11 @@ class BeamRunner:
         self, desk: Desk, spec: DeskSpec, folder: Path, options: Sequence[str] = (), batch_rows: int | None = None
     ) -> None:
         self.desk = desk
-        self.spec = spec
         self.folder = folder
         self.options = read_options(options)
+        self._local = self.options.view_as(StandardOptions).runner in LOCAL
+        self._notes = folder / "notes.part"
+        self.spec = replace(spec, notes=str(self._notes.absolute())) if self._local else spec
         self._batch_rows = batch_rows
         self._result: PipelineResult | None = None
         self._handing_over = False
@@ -84,6 +92,7 @@ class BeamRunner:
         self.stage = self._stage()
         beam_machine.sweep()
         offer(self.spec.run_id, self.desk)
+        self._notes.mkdir()
         try:
             result = self._carried_out(self._layouts())
             entries = self._manifest()
@@ -93,6 +102,10 @@ class BeamRunner:
             self._take_learned(entries)
             sinks = [(sink, plan.schema(sink.input)) for sink in plan.sinks]
             Commit(self.spec.run_id, plan.folder).put(sinks, entries)
+        except BaseException:
+            with suppress(RunFailed):  # what went wrong first is what is told
+                self._take_rest()
+            raise
         finally:
             withdraw(self.spec.run_id)
             beam_machine.dismiss(self.spec.run_id)
@@ -126,15 +139,14 @@ class BeamRunner:
     # The pipeline
 
     def _carried_out(self, layouts: Mapping[str, tuple[Reading, list[Piece]]]) -> PipelineResult:
-        local = self.options.view_as(StandardOptions).runner in LOCAL
         # One worker needs no rows dealt out: they go through it as they are read.
-        self._alone = local and self.options.view_as(DirectOptions).direct_num_workers == 1
+        self._alone = self._local and self.options.view_as(DirectOptions).direct_num_workers == 1
         name = self.options.view_as(StandardOptions).runner or "DirectRunner"
-        pipeline = self._pipeline(name, local=local)
+        pipeline = self._pipeline(name)
         self._build(pipeline, layouts)
-        with quiet(), watched(self.stop) as losses, followed(self.spec.run_id, self.desk.ledger):
+        with quiet(), brisk(), watched(self.stop) as losses, followed(self.spec.run_id, self.desk.ledger):
             try:
-                self._handing_over = not local  # the local runner does the work itself
+                self._handing_over = not self._local  # the local runner does the work itself
                 self._result = pipeline.run()
                 self._handing_over = False
                 self._result.wait_until_finish()
@@ -148,9 +160,9 @@ class BeamRunner:
             raise RunFailed(f"{name}: the job ended as {self._result.state} (the engine's own log says why)")
         return self._result
 
-    def _pipeline(self, name: str, *, local: bool) -> beam.Pipeline:
+    def _pipeline(self, name: str) -> beam.Pipeline:
         try:
-            pipeline = beam.Pipeline(runner=direct_runner(self.options) if local else None, options=self.options)
+            pipeline = beam.Pipeline(runner=direct_runner(self.options) if self._local else None, options=self.options)
         except ValueError as error:  # an option that the runner needs is not there
             _, *missing = str(error).splitlines()
             raise Faults(Finding("--", f"{name}: {line}") for line in missing or [str(error)]) from None
@@ -181,25 +193,20 @@ class BeamRunner:
                 | f"sink {place}/write" >> beam.ParDo(write)
             )
         for kind, logs, schema in (("errors", graph.errors, ERRORS), ("calls", graph.calls, CALLS)):
-            if logs:
+            if logs and not self._local:
                 entries.append(
                     tuple(logs)
                     | f"{kind}/all" >> beam.Flatten()
-                    | f"{kind}/key" >> beam.Map(_some_key).with_output_types(tuple[int, pa.RecordBatch])
+                    | f"{kind}/key" >> beam.ParDo(ByPart()).with_output_types(tuple[int, pa.RecordBatch])
                     | f"{kind}/gather" >> beam.GroupByKey()
                     | f"{kind}/write" >> beam.ParDo(WriteLog(kind, self.stage, schema))
                 )
         entries += [
             state | f"{step}/keep" >> beam.ParDo(WriteState(step, self.stage)) for step, state in graph.learned.items()
         ]
-        (
-            tuple(entries)
-            | "written" >> beam.Flatten()
-            | "to one"
-            >> beam.Map(lambda entry: (0, entry)).with_output_types(tuple[int, tuple[str, str, int, str, int]])
-            | "all written" >> beam.GroupByKey()
-            | "manifest" >> beam.ParDo(WriteManifest(self.stage))
-        )
+        # Beam's local runner takes a turn of its own for a Flatten.
+        written = tuple(entries) | "written" >> beam.Flatten() if len(entries) > 1 else entries[0]
+        written | "all written" >> beam.GroupByKey() | "manifest" >> beam.ParDo(WriteManifest(self.stage))
 
     # What the workers left
 
@@ -220,6 +227,9 @@ class BeamRunner:
 
     def _take_logs(self, entries: Sequence[Entry]) -> None:
         """The errors and calls of all workers into the run's folder, errors in the order of their rows."""
+        if self._local:
+            take(self._notes, self.desk.ledger)
+            return
         records = self.desk.ledger.records
         for table in _tables(entries, "calls"):
             records.calls([Call(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)])
@@ -234,6 +244,16 @@ class BeamRunner:
             self.desk.ledger.reasons[row["step"], row["reason"]] = (count + 1, detail)
             records.errors(row["step"], [(row["row_key"], failure)])
 
+    def _take_rest(self) -> None:
+        """Of a run that failed: what was noted until then, and what comes of it that is in flight."""
+        self.desk.stop()
+        withdraw(self.spec.run_id)
+        beam_machine.dismiss(self.spec.run_id, ENDS_S)
+        for step, sums in take(self._notes, self.desk.ledger).steps.items():
+            count = self.desk.ledger.step(step)
+            for key in ("calls", "cached", "prompt_tokens", "completion_tokens", "errors"):
+                setattr(count, key, getattr(sums, key))
+
     def _take_learned(self, entries: Sequence[Entry]) -> None:
         """What steps learned, as they tell it."""
         for entry in entries:
@@ -243,7 +263,7 @@ class BeamRunner:
                     self.desk.learned(node.id, node.op, reader.read_all())
 
     def _check_edges(self) -> None:
-        if self.options.view_as(StandardOptions).runner not in LOCAL:
+        if not self._local:
             return  # an engine that tries a bundle again may count its rows twice
         steps = self.desk.ledger.steps
         for node in self.plan.nodes:
@@ -254,6 +274,7 @@ class BeamRunner:
 
     def _clean(self) -> None:
         remove(self._temp)
+        remove(self._notes)
         for folder in {self.stage, *(beside(place_of(s, self.plan.folder), self.spec.run_id) for s in self.plan.sinks)}:
             if "://" not in folder:
                 remove(Path(folder))
@@ -267,26 +288,6 @@ def desk_spec(plan: Plan, run_id: str, cache: str | None, max_calls: int | None,
     asked = {word or DEFAULT_MODEL for node in plan.nodes for word in node.op.models_asked().values()}
     models = {**plan.models, **{name: resolve(name, dict(plan.models)) for name in asked}}
     return DeskSpec(run_id, models, plan.folder.resolve(), cache, max_calls, max_tokens)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Beam's own chatter is for its log, not for the user's terminal."""
-    from apache_beam.runners.worker import sdk_worker
-
-    logger = logging.getLogger("apache_beam")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    sdk_worker.print = lambda *_, **__: None  # it prints the traceback of what is raised here as well
-    try:
-        yield
-    finally:
-        del sdk_worker.print
-        logger.setLevel(before)
-
-
-def _some_key(batch: pa.RecordBatch) -> tuple[int, pa.RecordBatch]:
-    return hash((batch.num_rows, batch.nbytes)) % 8, batch
 
 
 def _tables(entries: Sequence[Entry], kind: str) -> Iterator[pa.Table]:

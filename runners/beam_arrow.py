@@ -23,6 +23,10 @@ class BatchCoder(coders.Coder):
         with pa.ipc.open_stream(pa.py_buffer(encoded)) as reader:
             return reader.read_next_batch()
 
+    def estimate_size(self, value: pa.RecordBatch) -> int:
+        """About what it takes encoded: Beam asks for it at every step, and would encode it to know."""
+        return int(value.nbytes)
+
     def is_deterministic(self) -> bool:
         """A batch is no key."""
         return False

@@ -17,7 +17,7 @@ from gdo.cache import Store
 from gdo.caller import Caller
 from gdo.desk import Desk, policy_of
 from gdo.errors import GdoError
-from gdo.ledger import Call, Failure, Ledger
+from gdo.ledger import Call, Failure, Ledger, Records
 from gdo.model import Model, Reply, Request
 from gdo.op import Operator
 from gdo.plan import model_name
@@ -38,6 +38,8 @@ class DeskSpec:
     """A file or a URL; none keeps no reply."""
     max_calls: int | None = None
     max_tokens: int | None = None
+    notes: str = ""
+    """The folder in which the processes of a run on this machine alone note errors and calls; else they go with the rows."""
     launched: bool = True
     """Whether gdo's launcher waits for the end; not so in a user's own pipeline."""
 
@@ -62,11 +64,14 @@ class Kept:
 
 
 class Tally(Ledger):
-    """The counts of one batch; what it may spend is for the ledger of the whole run to say."""
+    """The counts of one batch; what it may spend is for the ledger of the whole run to say.
 
-    def __init__(self, whole: Ledger | None = None) -> None:
+    Errors and calls go to `notes`, or are kept until they leave with the rows.
+    """
+
+    def __init__(self, whole: Ledger | None = None, notes: Records | None = None) -> None:
         self.kept = Kept()
-        super().__init__(self.kept)
+        super().__init__(notes or self.kept)
         self._whole = whole
 
     def add(self, name: str, **amounts: int) -> None:
@@ -86,13 +91,14 @@ class Tally(Ledger):
             self._whole.spent(call)
 
     def take(self, calls: Sequence[Call]) -> None:
-        """Count requests that were made elsewhere on the machine."""
-        cached = [call for call in calls if call.cached]
-        self.called(cached)
+        """Count requests that were made elsewhere on the machine, and are noted there if they are to be."""
         made = [call for call in calls if not call.cached]
+        if len(made) < len(calls):
+            self.add(calls[0].step, cached=len(calls) - len(made))
         for call in made:
             self.spent(call)
-        self.kept.calls(made)
+        if self.records is self.kept:
+            self.kept.calls(calls)
 
 
 class Counter(Protocol):
@@ -152,18 +158,19 @@ class Here:
 class WorkerDesk:
     """What all bundles of a run in this process share: the way to the models, what was answered lately, the threads."""
 
-    def __init__(self, counter: Counter) -> None:
+    def __init__(self, counter: Counter, notes: Records | None = None) -> None:
         self.counter = counter
+        self.notes = notes
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="gdo-batch")
         self.memos: dict[str, Memos] = {}
 
     def batch(self) -> "BatchDesk":
         """What one batch asks by."""
-        return BatchDesk(self, Tally(self.counter.whole))
+        return BatchDesk(self, Tally(self.counter.whole, self.notes))
 
-    def close(self) -> None:
-        """Let the threads go."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
+    def close(self, *, wait: bool = False) -> None:
+        """Let the threads go; `wait` for what is in flight."""
+        self.pool.shutdown(wait=wait, cancel_futures=True)
         self.counter.close()
 
 

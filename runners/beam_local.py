@@ -1,5 +1,6 @@
 """Beam's local runner in Python, in this process or in several of gdo's own making."""
 
+import logging
 import re
 import sys
 import threading
@@ -10,6 +11,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.runners.worker import sdk_worker
 from apache_beam.transforms import environments
 
 _NEVER_MS = 10**9
@@ -30,6 +32,20 @@ def direct_runner(options: PipelineOptions) -> fn_runner.FnApiRunner:
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     info = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
     return fn_runner.FnApiRunner(environment, provision_info=info)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Beam's own chatter is for its log, not for the user's terminal."""
+    logger = logging.getLogger("apache_beam")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    sdk_worker.print = lambda *_, **__: None  # it prints the traceback of what is raised here as well
+    try:
+        yield
+    finally:
+        del sdk_worker.print
+        logger.setLevel(before)
 
 
 _BEAMS_OWN = ("run_worker", "beam_control_read", "read_grpc_client_inputs")

@@ -239,9 +239,9 @@ def _how_ended(run_id: str) -> str:
     return "it was killed, or the line to it broke"
 
 
-def dismiss(run_id: str) -> None:
-    """End the server of a run on this machine, if there is one."""
-    _tell(run_id, "end")
+def dismiss(run_id: str, wait_s: float = 0.0) -> None:
+    """End the server of a run on this machine, if there is one; wait for what it has in flight, but not for ever."""
+    _tell(run_id, "end", wait_s)
     for left in (Path(socket_of(run_id)), _lock_of(run_id)):
         left.unlink(missing_ok=True)
 
@@ -256,11 +256,13 @@ def totals(run_id: str) -> dict[str, StepCount]:
     return _tell(run_id, "totals") or {}
 
 
-def _tell(run_id: str, word: str) -> Any:
-    """The answer of a server to a word; None where there is no server."""
+def _tell(run_id: str, word: str, wait_s: float = 0.0) -> Any:
+    """The answer of a server to a word; None where there is no server. `wait_s` is for it to end."""
     line = _called(run_id)
     if line is not None:
         with contextlib.suppress(EOFError, OSError), line:
             line.send((word,))
-            return line.recv()
+            answer = line.recv()
+            line.poll(wait_s)  # it hangs up with its end
+            return answer
     return None

@@ -17,6 +17,7 @@ from gdo.ledger import Ledger, Unrecorded
 from gdo.model import Request
 from gdo.runners.beam_desk import DeskSpec, Tally, open_cache
 from gdo.runners.beam_machine import HERE, socket_of, tidy
+from gdo.runners.beam_notes import Notes
 
 LINGER_S = 10.0
 """How long a server waits for another process once none is there: stages follow each other."""
@@ -30,7 +31,8 @@ class Server:
         # The calls go back with the replies.
         self._ledger = Ledger(Unrecorded(), max_calls=spec.max_calls, max_tokens=spec.max_tokens)
         self._desk = Desk(spec.models, spec.folder, self._ledger, open_cache(spec))
-        self._lock = threading.Lock()
+        self._notes = Notes(spec.notes) if spec.notes else Unrecorded()
+        self._lock = threading.Condition()
         self._lines = 0
         self._workers = 0
         """Processes that work for the run: each keeps one line on which it only says that it is there."""
@@ -52,6 +54,8 @@ class Server:
             while not self._ended.wait(LINGER_S / 10) and not self._alone():
                 pass
             self._desk.stop()
+            with self._lock:
+                self._lock.wait_for(lambda: not self._asking)
         tidy(self._spec.run_id)
 
     def _alone(self) -> bool:
@@ -110,10 +114,13 @@ class Server:
                 raise Stopped("nobody waits for it")
             self._asking += 1
         try:
-            replies = self._desk.caller(name).replies(step, requests, order, tally)
+            with contextlib.ExitStack() as last:
+                last.callback(lambda: self._notes.calls(tally.kept.requests))
+                replies = self._desk.caller(name).replies(step, requests, order, tally)
         finally:
             with self._lock:
                 self._asking -= 1
+                self._lock.notify_all()
         return replies, tally.kept.requests
 
     def _answer(self, message: tuple[object, ...]) -> object:

@@ -5,6 +5,7 @@ import threading
 from gdo.desk import Desk
 from gdo.runners.beam_desk import Counter, DeskSpec, Here, WorkerDesk
 from gdo.runners.beam_machine import Machine
+from gdo.runners.beam_notes import Notes
 
 _LOCK = threading.Lock()
 _HERE: dict[str, Desk] = {}
@@ -17,12 +18,12 @@ def offer(run_id: str, desk: Desk) -> None:
 
 
 def withdraw(run_id: str) -> None:
-    """The run is over."""
+    """The run is over; what is in flight is waited for."""
     _HERE.pop(run_id, None)
     with _LOCK:
         worker, _ = _OPEN.pop(run_id, (None, 0))
     if worker is not None:
-        worker.close()
+        worker.close(wait=True)
 
 
 def acquire(spec: DeskSpec) -> WorkerDesk:
@@ -30,7 +31,7 @@ def acquire(spec: DeskSpec) -> WorkerDesk:
     with _LOCK:
         worker, users = _OPEN.get(spec.run_id, (None, 0))
         if worker is None:
-            worker = WorkerDesk(_counter(spec))
+            worker = WorkerDesk(_counter(spec), Notes(spec.notes) if spec.notes else None)
         _OPEN[spec.run_id] = (worker, users + 1)
         return worker
 

@@ -28,7 +28,10 @@ from gdo.sink import shard, shards, stem, suffix
 SHARD_ROWS = 100_000
 """Rows of one output file, at most."""
 Entry = tuple[str, str, int, str, int]
-"""What was written: its kind (`sink`, `errors`, `calls`, `learned`), which of them, its place in order, its file, its rows."""
+"""What was written: its kind (`sink`, `errors`, `calls`, `learned`), which of them, its place in order, its file, its rows.
+
+What writes gives it with the key 0: all of them meet in one place.
+"""
 
 
 def place_of(sink: SinkNode, folder: Path) -> str:
@@ -80,6 +83,14 @@ class ByShard(beam.DoFn):
             start = end
 
 
+class ByPart(beam.DoFn):
+    """Batches of a log by some number: several workers write it."""
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The batch, as it came."""
+        yield hash((batch.num_rows, batch.nbytes)) % 8, batch
+
+
 class WriteShard(beam.DoFn):
     """Writes the rows of one file in their order."""
 
@@ -89,13 +100,13 @@ class WriteShard(beam.DoFn):
         self._folder = folder
         self._ending = stem(place)[1].lower()
 
-    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Entry]:
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[tuple[int, Entry]]:
         """What was written."""
         place, batches = element
         path = FileSystems.join(self._folder, f"{place:012}-{secrets.token_hex(4)}{self._ending}")
         with told():
             rows = written(path, self._schema, self._in_order(list(batches)))
-        yield ("sink", self._sink, place, path, rows)
+        yield 0, ("sink", self._sink, place, path, rows)
 
     def _in_order(self, batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         full = numbered(self._schema)
@@ -140,12 +151,12 @@ class WriteLog(beam.DoFn):
         self._folder = folder
         self._schema = schema
 
-    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Entry]:
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[tuple[int, Entry]]:
         """What was written."""
         path = FileSystems.join(self._folder, f"{self._kind}-{element[0]}-{secrets.token_hex(4)}.parquet")
         with told():
             rows = written(path, self._schema, element[1])
-        yield (self._kind, "", element[0], path, rows)
+        yield 0, (self._kind, "", element[0], path, rows)
 
 
 class WriteState(beam.DoFn):
@@ -155,7 +166,7 @@ class WriteState(beam.DoFn):
         self._step = step
         self._folder = folder
 
-    def process(self, state: pa.Table | None) -> Iterator[Entry]:
+    def process(self, state: pa.Table | None) -> Iterator[tuple[int, Entry]]:
         """What was written; nothing where there was nothing to learn from."""
         if state is None:
             return
@@ -163,7 +174,7 @@ class WriteState(beam.DoFn):
         plain = CompressionTypes.UNCOMPRESSED
         with FileSystems.create(path, compression_type=plain) as file, pa.ipc.new_file(file, state.schema) as writer:
             writer.write_table(state)
-        yield ("learned", self._step, 0, path, state.num_rows)
+        yield 0, ("learned", self._step, 0, path, state.num_rows)
 
 
 class WriteManifest(beam.DoFn):

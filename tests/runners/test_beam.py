@@ -473,6 +473,52 @@ def test_a_run_that_fails_leaves_no_file(write: Write, tmp_path: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["calls.parquet", "errors.parquet", "run.json"]
 
 
+def left_by(tmp_path: Path) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
+    """The errors, calls and totals that the only run has left."""
+    (folder,) = (tmp_path / ".gdo" / "runs").iterdir()
+    assert sorted(p.name for p in folder.iterdir()) == ["calls.parquet", "errors.parquet", "run.json"]
+    tables = [pq.read_table(folder / f"{name}.parquet") for name in ("errors", "calls")]
+    return *tables, json.loads((folder / "run.json").read_text())["steps"]
+
+
+TELLS = {"m": {"backend": "fake", "fail_every": 4}}
+
+
+@pytest.mark.parametrize("words", [[], ["--direct_running_mode=multi_threading", "--direct_num_workers=3"]])
+def test_a_run_whose_budget_is_spent_leaves_the_errors_and_calls_until_then(
+    write: Write, tmp_path: Path, words: list[str]
+) -> None:
+    path = write([MAP], models=TELLS)
+    with pytest.raises(gdo.BudgetSpent):
+        run(path, *words, source=ROWS, max_calls=300, batch_rows=20)
+    errors, calls, steps = left_by(tmp_path)
+    assert calls.num_rows == steps["map"]["calls"] == 300
+    assert set(calls.column("error").to_pylist()) == {"", "refused"}
+    assert errors.num_rows == steps["map"]["errors"] > 20
+    assert [f"[user]\n{row['row_key']}" for row in errors.to_pylist()] == errors.column("prompt").to_pylist()
+    assert errors.column("row_key").to_pylist() == sorted(set(errors.column("row_key").to_pylist()))
+
+
+def test_a_run_that_fails_leaves_what_it_noted_and_what_was_in_flight(write: Write, tmp_path: Path) -> None:
+    models = {"m": {"backend": "fake", "fail_every": 50, "latency_s": 0.05}}
+    path = write([{**MAP, "on_error": "fail"}], models=models)
+    with pytest.raises(gdo.RunFailed, match="told to fail"):
+        run(path, source=ROWS, batch_rows=10)
+    errors, calls, steps = left_by(tmp_path)
+    assert errors.num_rows == 0  # the row that ended the run is in its message
+    assert calls.num_rows == steps["map"]["calls"] > 0
+    assert "refused" in calls.column("error").to_pylist()
+    assert steps["map"]["calls"] - calls.column("error").to_pylist().count("refused") == stored(tmp_path)
+
+
+def stored(tmp_path: Path) -> int:
+    """How many replies are kept."""
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / ".gdo" / "cache.sqlite") as connection:
+        return int(connection.execute("SELECT count(*) FROM replies").fetchone()[0])
+
+
 # What is refused
 
 

@@ -131,6 +131,23 @@ def test_the_budget_of_a_machine_holds_over_its_processes(write: Write, asked: A
     assert len(asked()) == 70
 
 
+def left_by(tmp_path: Path) -> tuple[pa.Table, pa.Table]:
+    """The errors and calls that the only run has left."""
+    (folder,) = (tmp_path / ".gdo" / "runs").iterdir()
+    assert sorted(p.name for p in folder.iterdir()) == ["calls.parquet", "errors.parquet", "run.json"]
+    errors, calls = (pq.read_table(folder / f"{name}.parquet") for name in ("errors", "calls"))
+    return errors, calls
+
+
+def test_a_run_that_fails_leaves_the_errors_and_calls_of_all_its_processes(write: Write, tmp_path: Path) -> None:
+    path = write([STEP], models={"m": {"backend": "fake", "fail_every": 4}})
+    with pytest.raises(gdo.BudgetSpent):
+        gdo.run(path, runner="beam", runner_options=TWO, source=ROWS, batch_rows=20, max_calls=700)
+    errors, calls = left_by(tmp_path)
+    assert calls.num_rows == 700
+    assert 0 < errors.num_rows <= calls.column("error").to_pylist().count("refused")
+
+
 def started(path: Path, *more: str) -> "subprocess.Popen[str]":
     """A run in a process of its own, as from the command line."""
     command = [sys.executable, "-m", "gdo", "run", str(path), "--runner", "beam", *more, "--", *TWO]
@@ -161,6 +178,8 @@ def test_a_process_that_is_killed_ends_the_run_clearly_and_the_next_one_pays_for
     assert "Traceback" not in said
     assert not list(tmp_path.glob("*out*"))
     paid = len(set(asked()))
+    noted = left_by(tmp_path)[1].num_rows
+    assert noted == paid if victim == "beam_harness" else noted <= paid
     done = gdo.run(path, runner="beam", source=ROWS.slice(0, 600))
     assert done.table().num_rows == 600
     assert done.report["map"]["calls"] <= 600 - paid + 8  # what was in flight when the server was killed is lost
