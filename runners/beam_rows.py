@@ -1,15 +1,17 @@
 """Rows of a user's own Beam pipeline: into batches with numbers, and out of them again, by Beam's schemas."""
 
 import keyword
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from types import UnionType
-from typing import Any, Union
+from typing import Any, Optional
 
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.portability.api import schema_pb2
 from apache_beam.typehints import arrow_type_compatibility as compatible
+from apache_beam.typehints import typehints
+from apache_beam.typehints.native_type_compatibility import convert_to_beam_type
 from apache_beam.typehints.row_type import RowTypeConstraint
 from apache_beam.typehints.schemas import typing_from_runner_api, typing_to_runner_api
 from apache_beam.utils.windowed_value import WindowedValue
@@ -23,6 +25,8 @@ from gdo.runners.feed import MAX_ROWS
 
 _SHIFT = 20
 _BASES = 1 << 40
+_LIST = type(typehints.List[int])
+_DICT = type(typehints.Dict[str, int])
 
 
 def arrow_schema(element: object) -> pa.Schema:
@@ -39,19 +43,51 @@ def arrow_schema(element: object) -> pa.Schema:
 
 
 def _field(name: str, kind: Any) -> pa.Field:
-    row = RowTypeConstraint.from_fields([(name, _optional(kind))])
+    row = RowTypeConstraint.from_fields([(name, _settled([kind]))])
     try:
         (field,) = compatible.arrow_schema_from_beam_schema(typing_to_runner_api(row).row_type.schema)
     except (ValueError, NotImplementedError):  # Beam's dates, times and decimals, and what it knows no type of
-        hint = "say its type (in Beam YAML: output_type: string), or turn it into text or a number first"
+        hint = "say its type (.with_output_types(...), in Beam YAML output_type: string), or turn it into text or a number first"
         word = getattr(kind, "__name__", kind)
         raise Faults.one("gdo.beam", f"the column '{name}' of the rows cannot be read: it is {word}", hint) from None
     return pa.field(name, _plain(field.type))
 
 
-def _optional(kind: Any) -> Any:
-    """A type as Beam knows it: `float | None` is `Optional[float]`."""
-    return Union[kind.__args__] if isinstance(kind, UnionType) else kind  # noqa: UP007 (it is what Beam reads)
+def _settled(kinds: Iterable[Any]) -> Any:
+    """The one type of values that Beam has found types for: an empty list is of whatever type the others are.
+
+    Where there is none, what Beam makes of them.
+    """
+    members = [member for kind in kinds for member in _members(kind)]
+    known = [kind for kind in dict.fromkeys(members) if kind not in (type(None), Any, typehints.Any)]
+    if not known:
+        return Any
+    settled = _one(known)
+    return Optional[settled] if type(None) in members else settled  # noqa: UP045 (it is what Beam reads)
+
+
+def _members(kind: Any) -> Iterable[Any]:
+    """The types of a union, by whatever word; else the type itself."""
+    if isinstance(kind, UnionType):
+        return [convert_to_beam_type(member) for member in kind.__args__]
+    kind = convert_to_beam_type(kind)
+    return kind.union_types if isinstance(kind, typehints.UnionConstraint) else [kind]
+
+
+def _one(kinds: list[Any]) -> Any:
+    """What types have in common that are not null."""
+    if all(isinstance(kind, _LIST) for kind in kinds):
+        return typehints.List[_settled(kind.inner_type for kind in kinds)]
+    if all(isinstance(kind, _DICT) for kind in kinds):
+        return typehints.Dict[_settled(kind.key_type for kind in kinds), _settled(kind.value_type for kind in kinds)]
+    if all(isinstance(kind, RowTypeConstraint) for kind in kinds):
+        columns = [dict(kind._fields) for kind in kinds]
+        if all(column.keys() == columns[0].keys() for column in columns):
+            fields = [(name, _settled(column[name] for column in columns)) for name in columns[0]]
+            return RowTypeConstraint.from_fields(fields)
+    if set(kinds) == {int, float}:
+        return float
+    return kinds[0] if len(kinds) == 1 else typehints.Union[tuple(kinds)]
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

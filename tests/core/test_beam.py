@@ -160,6 +160,50 @@ def test_rows_inside_rows_and_mappings_go_through_one_step_and_the_next(echo: di
     assert arrow_schema(out.element_type).field("counts").type == pa.map_(pa.string(), pa.int64())
 
 
+Part = beam.Row(x=[1])
+MADE = [
+    {"l": [1], "n": 1, "d": {"k": [1.5]}, "r": [Part], "w": [["a"], []]},
+    {"l": [], "n": 2.5, "d": {"k": []}, "r": [], "w": [[]]},
+    {"l": None, "n": 4, "d": {"z": []}, "r": [beam.Row(x=[])], "w": []},
+    {"l": [None, 2], "n": 3, "d": {"j": [2]}, "r": None, "w": None},
+]
+
+
+def test_rows_made_in_python_have_the_types_of_those_that_are_not_empty(echo: dict[str, Any]) -> None:
+    step = gdo.beam.Step("map", prompt="{{ l }} {{ n }}", output={"seen": "string"}, model="m", models=echo)
+    for order in (MADE, MADE[::-1]):
+        rows = beam.Create([beam.Row(**row) for row in order]).infer_output_type(None)
+        schema = arrow_schema(rows)
+        kinds = ["list<item: int64>", "double", "map<string, list<item: double>>", "list<item: struct<x: list<item: int64>>>"]
+        assert [str(schema.field(name).type) for name in "lndr"] == kinds
+        assert str(schema.field("w").type) == "list<item: list<item: string>>"
+        with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+            out = pipeline | beam.Create([beam.Row(**row) for row in order]) | step
+            told = out | beam.Map(lambda row: (row.l, row.n, row.d, [p.x for p in row.r or ()], row.w, row.seen.split()[-1]))
+            wanted = [
+                ([1], 1.0, {"k": [1.5]}, [[1]], [["a"], []], "1.0"),
+                ([], 2.5, {"k": []}, [], [[]], "2.5"),
+                (None, 4.0, {"z": []}, [[]], [], "4.0"),
+                ([None, 2], 3.0, {"j": [2.0]}, [], None, "3.0"),
+            ]
+            assert_that(told, equal_to(wanted))
+
+
+@pytest.mark.parametrize("values", [[[], []], [[1], ["x"]], [1, "x"], [{}, {}]])
+def test_a_column_of_no_one_type_is_named(echo: dict[str, Any], values: list[object]) -> None:
+    rows = beam.Create([beam.Row(t="a", odd=value) for value in values]).infer_output_type(None)
+    with pytest.raises(gdo.Faults, match=r"the column 'odd' of the rows cannot be read: it is .*with_output_types"):
+        arrow_schema(rows)
+
+
+def test_a_type_that_is_said_in_full_may_be_null_anywhere() -> None:
+    class Said(NamedTuple):
+        a: list[float | None] | None
+        b: dict[str, int | None]
+
+    assert [str(kind) for kind in arrow_schema(Said).types] == ["list<item: double>", "map<string, int64>"]
+
+
 def test_windows_are_kept(echo: dict[str, Any]) -> None:
     step = gdo.beam.Step("map", prompt="{{ title }}", output={"seen": "string"}, model="m", models=echo)
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
