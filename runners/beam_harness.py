@@ -1,5 +1,6 @@
 """A worker process of Beam's local runner, as gdo starts it: without a word of its own, and gone when its launcher is."""
 
+import atexit
 import ctypes
 import logging
 import os
@@ -29,7 +30,18 @@ def brisk() -> Iterator[None]:
 
 
 def main() -> None:
-    """Serve the launcher until it hangs up."""
+    """Serve the launcher until it hangs up.
+
+    It waits for one worker after the other, and to take an interpreter down takes its time: the process is left when all
+    that others registered for its end is done.
+    """
+    status = 1
+
+    def leave() -> None:
+        sys.stdout.flush()
+        os._exit(status)
+
+    atexit.register(leave)  # the first to be registered is the last to be called
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher, which ends the work in order
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -40,6 +52,7 @@ def main() -> None:
 
     with brisk():
         sdk_worker_main.main(sys.argv)
+    status = 0
 
 
 if __name__ == "__main__":
