@@ -122,7 +122,7 @@ class Pipeline:
         options = options or Options()
         if options.limit is not None and options.limit < 1:
             raise Faults.one("limit", f"{options.limit} is not a number of rows of 1 or more")
-        spec = with_sink(self.spec, Path(options.out)) if options.out is not None else self.spec
+        spec = with_sink(self.spec, options.out) if options.out is not None else self.spec
         plan = planned(spec, options)
         check_runner(spec, plan, options)
         home = spec.folder / HOME

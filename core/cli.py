@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     run = _with_file(commands.add_parser("run", help="run a pipeline"))
     run.add_argument("--runner", choices=RUNNERS, default="duckdb", help="where it runs; its own options follow --")
     run.add_argument("--limit", type=_natural, metavar="N", help="read only the first N rows of each source")
-    run.add_argument("--out", type=Path, metavar="PATH", help="write here instead of the file's sink")
+    run.add_argument("--out", metavar="PATH", help="write here instead of the file's sink")
     _budget(run)
 
     check = _with_file(commands.add_parser("check", help="find every fault of a pipeline file"))

@@ -45,7 +45,7 @@ def planned(spec: Spec, options: Options) -> Plan:
         return optimize(make_plan(spec))
     from gdo.runners.beam_source import sampled
 
-    with sampled(spec) as near:
+    with sampled(spec, options.runner_options) as near:
         plan = optimize(make_plan(near))
     return replace(plan, sources=tuple(replace(source, source=spec.sources[source.id]) for source in plan.sources))
 
@@ -54,6 +54,11 @@ def check_runner(spec: Spec, plan: Plan, options: Options) -> None:
     """Refuse what a runner cannot do."""
     if options.runner == "duckdb" and options.runner_options:
         raise Faults.one("--", f"the duckdb runner takes no options: {' '.join(options.runner_options)}")
+    if options.runner == "duckdb":
+        far = [sink.path for _, sink in spec.sinks if "://" in (sink.path or "")]
+        if far:
+            what = f"'{far[0]}' lies on another filesystem, and the duckdb runner writes files of this machine"
+            raise Faults.one(spec.document.where(("sink",)), what, "write a file here, or take --runner beam")
     if options.runner == "beam":
         from gdo.runners.beam_check import faults
 

@@ -249,8 +249,8 @@ class _Reader:
             yield sink.from_ or last, sink
 
 
-def with_sink(pipeline: Pipeline, path: Path) -> Pipeline:
-    """The same pipeline writing to another file (`--out`); it must have one sink or none.
+def with_sink(pipeline: Pipeline, out: str | Path) -> Pipeline:
+    """The same pipeline writing to another file (`--out`), or to a URL; it must have one sink or none.
 
     Raises:
         Faults: several sinks, or a name that tells no format.
@@ -259,7 +259,7 @@ def with_sink(pipeline: Pipeline, path: Path) -> Pipeline:
         raise Faults.one("--out", f"the pipeline has {len(pipeline.sinks)} sinks", "--out replaces the only one")
     last = pipeline.sinks[0][0] if pipeline.sinks else pipeline.steps[-1].id
     try:
-        sink = Sink(path=str(path.absolute()))
+        sink = Sink(path=str(out) if "://" in str(out) else str(Path(out).absolute()))
     except ValidationError as error:
         what, _, hint = error.errors()[0]["msg"].removeprefix("Value error, ").partition(" | ")
         raise Faults.one("--out", what, hint) from None

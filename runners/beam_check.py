@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import GoogleCloudOptions
+
 from gdo.document import Loc
 from gdo.encode import type_fault
 from gdo.errors import Faults, Finding
@@ -17,7 +20,10 @@ from gdo.spec import Pipeline
 def faults(spec: Pipeline, plan: Plan, options: Sequence[str] = ()) -> Iterator[Finding]:
     """Every fault of a pipeline that Beam is to run, and of Beam's own options."""
     try:
-        check_endpoint(read_options(options))
+        told = read_options(options)
+        check_endpoint(told)
+        FileSystems.set_options(told)
+        yield from _out_of_reach("--", told.view_as(GoogleCloudOptions).temp_location or "")
     except Faults as error:
         yield from error.findings
     yield from step_faults(spec, plan)
@@ -57,6 +63,10 @@ def _sink(where: str, sink: SinkNode, plan: Plan) -> Iterator[Finding]:
     fault = type_fault(suffix(place), plan.schema(sink.input))
     if fault:
         yield Finding(where, f"'{sink.sink.text()}': {fault}")
+    lost = list(_out_of_reach(where, place))
+    if lost:
+        yield from lost
+        return
     there = shards_of(place) or whole(place)
     if there:
         before, after = stem(sink.sink.path or "")
@@ -67,10 +77,23 @@ def _sink(where: str, sink: SinkNode, plan: Plan) -> Iterator[Finding]:
         yield Finding(where, f"the sink '{sink.sink.text()}' exists already ({files})", hint)
 
 
+def _out_of_reach(where: str, place: str) -> Iterator[Finding]:
+    """Why files of another filesystem cannot be written from here: told now, since they are moved when all is paid for."""
+    try:
+        if "://" in place:
+            FileSystems.exists(place)
+    except Exception as error:  # noqa: BLE001 (each filesystem raises its own)
+        scheme = place.partition("://")[0]
+        extra = {"gs": "gcp", "s3": "aws", "hdfs": "hadoop"}.get(scheme)
+        hint = (
+            f'pip install "apache-beam[{extra}]"' if extra else "Beam has a package for each filesystem that it knows"
+        )
+        (inner, *_) = (getattr(error, "exception_details", None) or {place: error}).values()
+        yield Finding(where, f"'{place}' cannot be reached: {str(inner).partition(', ')[0]}", hint)
+
+
 def whole(place: str) -> list[str]:
     """The sink in one file, as another runner leaves it."""
-    from apache_beam.io.filesystems import FileSystems
-
     try:
         return [place] if FileSystems.exists(place) else []
     except Exception:  # noqa: BLE001 (a filesystem that cannot be reached says so when it is written to)

@@ -3,7 +3,7 @@
 import glob
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from gdo.distinct import counting
 from gdo.errors import Faults, RunFailed, nearest
 from gdo.plan import SourceNode
 from gdo.runners.base import conform, numbered
+from gdo.runners.beam_options import read_options
 from gdo.runners.feed import MIN_ROWS, Feed
 from gdo.sink import suffix
 from gdo.spec import Pipeline
@@ -277,8 +278,10 @@ def far_paths(pattern: str) -> list[str]:
 
 
 @contextmanager
-def sampled(spec: Pipeline) -> Iterator[Pipeline]:
+def sampled(spec: Pipeline, options: Sequence[str] = ()) -> Iterator[Pipeline]:
     """The pipeline with the first file of each far source on this machine, for a look at its columns.
+
+    Beam's own `options` may say how a filesystem is reached.
 
     Raises:
         Faults: a far source cannot be read.
@@ -288,6 +291,7 @@ def sampled(spec: Pipeline) -> Iterator[Pipeline]:
         for name, source in spec.sources.items():
             if isinstance(source, Source) and source.path and "://" in source.path:
                 loc = ("sources", name) if ("sources", name) in spec.document.marks else ("source",)
+                FileSystems.set_options(read_options(options))
                 try:
                     first = far_paths(source.path)[0]
                 except Faults as error:

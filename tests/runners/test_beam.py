@@ -394,7 +394,23 @@ def test_files_of_any_filesystem_are_read_and_written(
     assert whole.column("a").null_count == 0
     with pytest.raises(gdo.Faults, match="lies on another filesystem"):
         done.table()
+    run(path, out="box://out/named.csv")
+    named = [shard.read_text().splitlines()[1:] for shard in (tmp_path / "far" / "out").glob("named-*-of-*.csv")]
+    assert sum(map(len, named)) == 100
     assert not [p for p in (tmp_path / "far" / "out").iterdir() if p.name.startswith(".")]
+
+
+def test_a_filesystem_that_cannot_be_reached_is_a_fault_before_anything_is_paid_for(write: Write, tmp_path: Path) -> None:
+    path = write([MAP], source={"path": "in.csv"}, sink={"path": "nowhere://out/x.csv"})
+    (tmp_path / "in.csv").write_text("n\n1\n", encoding="utf-8")
+    told = r"'nowhere://.*' cannot be reached: Unable to get filesystem from specified path \(Beam has a package"
+    with pytest.raises(gdo.Faults, match=rf"pipeline\.yaml:\d+:1: {told}"):
+        gdo.load(path).check("beam")
+    with pytest.raises(gdo.Faults, match=f"--: {told}"):
+        run(path, "--temp_location=nowhere://tmp", out=tmp_path / "x.csv")
+    with pytest.raises(gdo.Faults, match=r"pipeline\.yaml:\d+:1: 'nowhere://out/x\.csv' lies on another .*--runner beam"):
+        gdo.load(path).check()
+    assert {p.name for p in tmp_path.iterdir()} == {"in.csv", "pipeline.yaml"}
 
 
 # Sinks
@@ -716,6 +732,24 @@ def test_counts_are_metrics_of_beam_and_the_totals_of_the_run(write: Write, resu
     assert done.errors().column("row_key").to_pylist() == sorted(done.errors().column("row_key").to_pylist())
     assert sum(count for count, _ in done.ledger.reasons.values()) == report["errors"]
     assert 0 < float(str(report["seconds"])) < 600
+
+
+JOB_SERVER = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK")
+"""An engine as far as gdo can see: errors and calls come with the rows."""
+
+
+def test_an_engine_gathers_the_same_errors_and_calls(write: Write, tmp_path: Path) -> None:
+    models = {"m": {"backend": "fake", "fail_every": 4}}
+    steps = [MAP, {**MAP, "id": "again", "prompt": "{{ k }}"}]
+    path = write(steps, models=models)
+    here, there = (run(path, *words, source=ROWS, batch_rows=100, cache=False) for words in ((), JOB_SERVER))
+    assert here.errors().num_rows > 100
+    assert here.errors().equals(there.errors())
+    assert here.table().equals(there.table())
+    asked = [sorted(row["error"] for row in done.calls().to_pylist() if row["step"] == "map") for done in (here, there)]
+    assert len(asked[0]) == 1000
+    assert asked[0] == asked[1]
+    assert [count for count, _ in here.ledger.reasons.values()] == [count for count, _ in there.ledger.reasons.values()]
 
 
 def test_the_hidden_number_reaches_no_sink(write: Write) -> None:
