@@ -1,5 +1,7 @@
 """Calls of prompt functions in a query: which function each means, and what is wrong with it before anything is asked."""
 
+from collections.abc import Iterable
+
 from gdo.database import nodes
 from gdo.errors import Faults, Finding, nearest
 from gdo.runners.function import Function
@@ -61,6 +63,10 @@ class Calls:
                     alias = node.get("alias") or constant(name)
                     node.clear()
                     node |= {**called, "alias": alias}
+
+    def parts(self, called: Tree) -> Iterable[Tree]:
+        """The arguments of a call that differ from row to row."""
+        return arguments(called, self.function(called)[0])[0].values()
 
     def function(self, called: Tree) -> tuple[Function, Session]:
         """The function that is called, and the session that answers it; `prompt` with a schema has the type that it says."""

@@ -10,6 +10,7 @@ from gdo.database import nodes
 from gdo.runners.inputs import is_aggregated
 from gdo.runners.sites import has_site
 from gdo.runners.syntax import (
+    FALSE,
     SITE,
     Tree,
     column,
@@ -19,6 +20,7 @@ from gdo.runners.syntax import (
     own_nodes,
     plain,
     select,
+    when,
     write_expression,
 )
 
@@ -63,6 +65,7 @@ def normalise(statement: Tree, binds: Binds) -> None:
         _spell_out_groups(node)
         _inline_aliases(node, statement, binds)
         _move_join_conditions(node)
+        _windows_first(node)
         _limit_first(node)
 
 
@@ -142,6 +145,15 @@ def _move_join_conditions(node: Tree) -> None:
     condition = conjunction([*conjuncts(node.get("where_clause")), *moved])
     if moved and condition:
         node["where_clause"] = condition
+
+
+def _windows_first(node: Tree) -> None:
+    """Beside a window in QUALIFY a prompt is only asked where the window's condition is met: AND would try both."""
+    parts = conjuncts(node.get("qualify"))
+    cheap = conjunction([part for part in parts if not has_site(part)])
+    asking = conjunction([part for part in parts if has_site(part)])
+    if cheap and asking:
+        node["qualify"] = when(cheap, asking, FALSE)
 
 
 def _limit_first(node: Tree) -> None:

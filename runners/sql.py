@@ -91,7 +91,7 @@ class Prepared:
         self._tree = self._normal(tree)
         mark(self._tree, names)
         doubts = Doubts(self.connection)
-        for site in find_sites(self._node, lambda part: arguments(part, self.calls.function(part)[0])[0].values()):
+        for site in find_sites(self._node, self.calls.parts, self._binds):
             self._group(site).add(site, self._refusal(site.inputs), doubts)
         self._order()
 
@@ -113,7 +113,7 @@ class Prepared:
     def _normal(self, tree: Tree) -> Tree:
         """The plainer form, where DuckDB accepts it."""
         normal = copied(tree)
-        normalise(normal, lambda node: not self._refusal(node))
+        normalise(normal, self._binds)
         return tree if normal == tree or self._refusal(normal["statements"][0]["node"]) else normal
 
     def _refusal(self, node: Tree | None) -> str:
@@ -124,6 +124,9 @@ class Prepared:
         except duckdb.Error as error:
             return message(error)
         return ""
+
+    def _binds(self, node: Tree) -> bool:
+        return not self._refusal(node)
 
     def _group(self, site: Site) -> Group:
         """The equals of a call."""
@@ -252,8 +255,6 @@ class Prepared:
             put(self.connection, name, len(group.parts), group.function.kind, group.look_up)
             self._lookups[key] = name
         return self._lookups[key]
-
-    # What is told
 
     @contextlib.contextmanager
     def shown(self, *, quiet: bool) -> Iterator[None]:
