@@ -5,15 +5,12 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from gdo.database import nodes
 from gdo.runners.inputs import Scope, is_aggregated
 from gdo.runners.stable import doubt_about
-from gdo.runners.syntax import SITE, Tree, conjuncts, copied, own_nodes, plain, select
-
-Binds = Callable[[Tree], bool]
-"""Whether DuckDB accepts a SELECT."""
+from gdo.runners.syntax import SITE, Refusal, Tree, conjuncts, copied, own_nodes, plain, select
 
 _PAIRING = {"REGULAR", "NATURAL", "CROSS"}
 _KEEPING_LEFT = {"LEFT", "SEMI", "ANTI"}
@@ -27,8 +24,8 @@ _PLAIN = {
 class Around:
     """The conditions around each SELECT of a statement's node."""
 
-    def __init__(self, statement: Tree, binds: Binds) -> None:
-        self._binds = binds
+    def __init__(self, statement: Tree, refusal: Refusal) -> None:
+        self._refusal = refusal
         self._above: dict[int, tuple[Tree, Tree]] = {}
         entries = [entry for node in nodes(statement) for entry in (node.get("cte_map") or {}).get("map", [])]
         called = Counter(_name(node) for node in nodes(statement) if node.get("type") == "BASE_TABLE")
@@ -57,7 +54,7 @@ class Around:
 
     def _can_be_read(self, condition: Tree, table: Tree, scope: Scope) -> bool:
         clauses: Tree = {"cte_map": {"map": list(scope.ctes)}} if scope.ctes else {}
-        return self._binds(copied(select([condition], table, **clauses)))
+        return not self._refusal(copied(select([condition], table, **clauses)))
 
     def beside(self, node: Tree, join: Tree, scope: Scope) -> tuple[Tree, ...]:
         """The conditions of a SELECT that a row of its join's left side meets, or is not wanted."""

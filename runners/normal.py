@@ -4,7 +4,7 @@ Columns keep the names that they had; aliases and ordinals stand for themselves;
 of the rows; a LIMIT comes before the prompts of its select list.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from gdo.database import nodes
 from gdo.runners.inputs import is_aggregated
@@ -12,6 +12,7 @@ from gdo.runners.sites import has_site
 from gdo.runners.syntax import (
     FALSE,
     SITE,
+    Refusal,
     Tree,
     column,
     conjunction,
@@ -23,9 +24,6 @@ from gdo.runners.syntax import (
     when,
     write_expression,
 )
-
-Binds = Callable[[Tree], bool]
-"""Whether DuckDB accepts a SELECT."""
 
 
 def selects(statement: Tree) -> Iterator[Tree]:
@@ -59,11 +57,11 @@ def name_columns(statement: Tree) -> None:
                 item["alias"] = write_expression(item)
 
 
-def normalise(statement: Tree, binds: Binds) -> None:
+def normalise(statement: Tree, refusal: Refusal) -> None:
     """Bring each SELECT that calls prompt functions into the plainer form, in place."""
     for node in list(selects(statement)):
         _spell_out_groups(node)
-        _inline_aliases(node, statement, binds)
+        _inline_aliases(node, statement, refusal)
         _move_join_conditions(node)
         _windows_first(node)
         _limit_first(node)
@@ -94,7 +92,7 @@ def _ordinal(key: Tree) -> int | None:
     return int(literal["text"]) if key.get("class") == "CONSTANT" and literal.get("kind") == "INTEGER" else None
 
 
-def _inline_aliases(node: Tree, statement: Tree, binds: Binds) -> None:
+def _inline_aliases(node: Tree, statement: Tree, refusal: Refusal) -> None:
     """Names of the select list, where conditions, groups and other columns use them, by what they stand for."""
     named = {str(item["alias"]).lower(): item for item in node["select_list"] if item.get("alias")}
     for alias, item in named.items():
@@ -102,7 +100,7 @@ def _inline_aliases(node: Tree, statement: Tree, binds: Binds) -> None:
         users += node.get("group_expressions", [])
         users += [other for other in node["select_list"] if other is not item]
         uses = [part for user in users for part in own_nodes(user) if _names(part) == [alias]]
-        if uses and not binds(_probe(node, statement, alias)):
+        if uses and refusal(_probe(node, statement, alias)):
             for part in uses:
                 kept = part.get("alias")
                 part.clear()

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from gdo.database import nodes
-from gdo.runners.around import Around, Binds
+from gdo.runners.around import Around
 from gdo.runners.inputs import Place, Scope, inputs_of
 from gdo.runners.syntax import (
     FALSE,
     SITE,
     TRUE,
+    Refusal,
     Tree,
     conjuncts,
     is_aggregate,
@@ -61,12 +62,12 @@ def has_site(tree: object) -> bool:
     return any(SITE in node for node in nodes(tree))
 
 
-def find_sites(node: Tree, parts: Callable[[Tree], Iterable[Tree]], binds: Binds) -> list[Site]:
+def find_sites(node: Tree, parts: Callable[[Tree], Iterable[Tree]], refusal: Refusal) -> list[Site]:
     """The marked calls of a statement's node, each with the query of its inputs or why there is none.
 
     `parts` gives the arguments of a call that differ from row to row.
     """
-    finder = _Finder(Around(node, binds))
+    finder = _Finder(Around(node, refusal))
     finder.query(node, Scope())
     found = {site.number for site in finder.sites} | finder.grouped
     nowhere = Place(node, Scope(), "select", "its place in the query is not one that is rewritten")

@@ -19,6 +19,7 @@ from gdo.errors import RunFailed
 from gdo.runners.calls import Calls
 from gdo.runners.group import Group, arguments
 from gdo.runners.normal import name_columns, normalise
+from gdo.runners.parameters import Values, put_values
 from gdo.runners.registry import OWN, Registry, drop, put
 from gdo.runners.session import Question, Session
 from gdo.runners.sites import Site, find_sites, mark
@@ -39,7 +40,9 @@ class Prepared:
         Faults: it is no query, or DuckDB does not accept it.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, registry: Registry, query: str) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, registry: Registry, query: str, values: Values | None = None
+    ) -> None:
         self.connection = connection
         self.registry = registry
         self.calls = Calls(registry)
@@ -57,6 +60,7 @@ class Prepared:
         for _, session in registry.functions.values():
             session.fault = None
         tree = parse(query)
+        put_values(tree, values, query)
         registry.macros(connection)
         self._variables = Variables(connection)
         try:
@@ -91,7 +95,7 @@ class Prepared:
         self._tree = self._normal(tree)
         mark(self._tree, names)
         doubts = Doubts(self.connection)
-        for site in find_sites(self._node, self.calls.parts, self._binds):
+        for site in find_sites(self._node, self.calls.parts, self._refusal):
             self._group(site).add(site, self._refusal(site.inputs), doubts)
         self._order()
 
@@ -113,7 +117,7 @@ class Prepared:
     def _normal(self, tree: Tree) -> Tree:
         """The plainer form, where DuckDB accepts it."""
         normal = copied(tree)
-        normalise(normal, self._binds)
+        normalise(normal, self._refusal)
         return tree if normal == tree or self._refusal(normal["statements"][0]["node"]) else normal
 
     def _refusal(self, node: Tree | None) -> str:
@@ -124,9 +128,6 @@ class Prepared:
         except duckdb.Error as error:
             return message(error)
         return ""
-
-    def _binds(self, node: Tree) -> bool:
-        return not self._refusal(node)
 
     def _group(self, site: Site) -> Group:
         """The equals of a call."""

@@ -1,7 +1,7 @@
 """SQL as DuckDB's own parser reads it and writes it again: trees of plain data, and what is asked of them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,9 @@ from gdo.errors import Faults
 
 Tree = dict[str, Any]
 """A node of a syntax tree; its keys are DuckDB's."""
+
+Refusal = Callable[[Tree], str]
+"""Says why DuckDB does not accept a SELECT; nothing where it does."""
 
 SITE = "site"
 """The key of a call's number among the calls of prompt functions: how a copy of it is told."""
