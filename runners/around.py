@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from gdo.database import nodes
 from gdo.runners.inputs import Scope, is_aggregated
 from gdo.runners.stable import doubt_about
-from gdo.runners.syntax import SITE, Refusal, Tree, conjuncts, copied, own_nodes, plain, select
+from gdo.runners.syntax import SITE, Refusal, Tree, conjuncts, copied, own_nodes, put_in_place, select
 
 _PAIRING = {"REGULAR", "NATURAL", "CROSS"}
 _KEEPING_LEFT = {"LEFT", "SEMI", "ANTI"}
@@ -111,8 +111,7 @@ def _from_within(condition: Tree, tables: Tree, table: Tree, inner: Tree) -> Tre
         meant = None if is_merged and len(part["column_names"]) == 1 else _meant(part, table, inner)
         if meant is None or not _is_cheap(meant):
             return None
-        part.clear()
-        part.update(plain(meant))
+        put_in_place(part, meant)
     return moved if references else None
 
 

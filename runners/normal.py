@@ -20,6 +20,7 @@ from gdo.runners.syntax import (
     copied,
     own_nodes,
     plain,
+    put_in_place,
     select,
     when,
     write_expression,
@@ -102,11 +103,7 @@ def _inline_aliases(node: Tree, statement: Tree, refusal: Refusal) -> None:
         uses = [part for user in users for part in own_nodes(user) if _names(part) == [alias]]
         if uses and refusal(_probe(node, statement, alias)):
             for part in uses:
-                kept = part.get("alias")
-                part.clear()
-                part.update(plain(item))
-                if kept:
-                    part["alias"] = kept
+                put_in_place(part, item)
 
 
 def _names(part: Tree) -> list[str] | None:

@@ -6,7 +6,7 @@ import duckdb
 
 from gdo.database import literal, nodes, quote, scratch
 from gdo.errors import Faults, Finding, nearest
-from gdo.runners.syntax import Tree, parse, place
+from gdo.runners.syntax import Tree, parse, place, put_in_place
 
 Values = Sequence[object] | Mapping[str, object]
 
@@ -39,11 +39,7 @@ def put_values(tree: Tree | None, values: Values | None, query: str) -> None:
     for node in parameters:
         made = parse(f"SELECT {_written(given[str(node['identifier'])])}")
         assert made is not None  # noqa: S101 (a SELECT of one value is a tree)
-        node_alias = node.get("alias")
-        node.clear()
-        node.update(made["statements"][0]["node"]["select_list"][0])
-        if node_alias:
-            node["alias"] = node_alias
+        put_in_place(node, made["statements"][0]["node"]["select_list"][0])
 
 
 def _written(value: object) -> str:

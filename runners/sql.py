@@ -19,12 +19,12 @@ from gdo.errors import RunFailed
 from gdo.runners.calls import Calls
 from gdo.runners.group import Group, arguments
 from gdo.runners.normal import name_columns, normalise
-from gdo.runners.parameters import Values, put_values
+from gdo.runners.parameters import Values
 from gdo.runners.registry import OWN, Registry, drop, put
 from gdo.runners.session import Question, Session
 from gdo.runners.sites import Site, find_sites, mark
 from gdo.runners.stable import Doubts
-from gdo.runners.syntax import SITE, Tree, call, copied, parse, same, statement_of, unmarked, write, write_expression
+from gdo.runners.syntax import SITE, Tree, call, copied, same, statement_of, unmarked, write, write_expression
 from gdo.runners.variables import Variables
 
 Out = TypeVar("Out")
@@ -59,8 +59,7 @@ class Prepared:
         self._lookups: dict[str, str] = {}
         for _, session in registry.functions.values():
             session.fault = None
-        tree = parse(query)
-        put_values(tree, values, query)
+        tree = self.calls.read(connection, query, values)
         registry.macros(connection)
         self._variables = Variables(connection)
         try:

@@ -128,6 +128,14 @@ def plain(expression: Tree) -> Tree:
     return copy
 
 
+def put_in_place(node: Tree, other: Tree) -> None:
+    """Make a node a copy of another one, under the alias that it has itself."""
+    alias = {key: node[key] for key in ("alias",) if node.get(key)}
+    made = plain(other)
+    node.clear()
+    node.update(made | alias)
+
+
 def column(*names: str) -> Tree:
     """A reference to a column."""
     return {"class": "COLUMN_REF", "type": "COLUMN_REF", "column_names": list(names)}
