@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from gdo.database import nodes
 from gdo.runners.inputs import Scope, is_aggregated
 from gdo.runners.stable import doubt_about
-from gdo.runners.syntax import SITE, Refusal, Tree, conjuncts, copied, own_nodes, put_in_place, select
+from gdo.runners.syntax import SITE, Refusal, Tree, conjuncts, copied, is_aggregate, own_nodes, put_in_place, select
 
 _PAIRING = {"REGULAR", "NATURAL", "CROSS"}
 _KEEPING_LEFT = {"LEFT", "SEMI", "ANTI"}
@@ -51,6 +51,15 @@ class Around:
             within = _from_within(condition, outer["from_table"], table, node) if _is_cheap(condition) else None
             if within is not None:
                 yield within
+
+    def groups(self, node: Tree, scope: Scope) -> tuple[Tree, ...]:
+        """The conditions of a SELECT on its groups, as what each row of a group meets: aggregates as windows."""
+        keys = node.get("group_expressions", [])
+        if len(node.get("group_sets", [])) > 1 or not all(map(_is_cheap, keys)):
+            return ()
+        found = (_over(part, keys) for part in conjuncts(node.get("having")))
+        told = (part for part in found if part is not None)
+        return tuple(part for part in told if self._can_be_read(part, node["from_table"], scope))
 
     def _can_be_read(self, condition: Tree, table: Tree, scope: Scope) -> bool:
         clauses: Tree = {"cte_map": {"map": list(scope.ctes)}} if scope.ctes else {}
@@ -95,10 +104,26 @@ def _goes_row_by_row(node: Tree) -> bool:
     )
 
 
-def _is_cheap(condition: Tree) -> bool:
+def _is_cheap(condition: Tree, *, windows: bool = False) -> bool:
     """Whether a condition asks nothing, and says the same whenever it is tried."""
     parts = [part for part in own_nodes(condition) if "class" in part]
-    return not any(part["class"] not in _PLAIN or SITE in part or doubt_about(part) for part in parts)
+    plain = _PLAIN | {"WINDOW"} if windows else _PLAIN
+    return not any(part["class"] not in plain or SITE in part or doubt_about(part) for part in parts)
+
+
+def _over(condition: Tree, keys: list[Tree]) -> Tree | None:
+    """A condition on groups as one on their rows; None where it asks, or depends on more than the group."""
+    moved = copied(condition)
+    for part in [part for part in own_nodes(moved) if is_aggregate(part)]:
+        if doubt_about(part) or (part.get("order_bys") or {}).get("orders"):
+            return None
+        count = part["function_name"] == "count_star"
+        put_in_place(part, {
+            "class": "WINDOW", "type": "WINDOW_AGGREGATE", "function_name": "count" if count else part["function_name"],
+            "partitions": keys, "start": "UNBOUNDED_PRECEDING", "end": "UNBOUNDED_FOLLOWING",
+            "filter_expr": part.get("filter"), "distinct": part.get("distinct", False), "arguments": part.get("arguments", []),
+        })  # fmt: skip
+    return moved if _is_cheap(moved, windows=True) else None
 
 
 def _from_within(condition: Tree, tables: Tree, table: Tree, inner: Tree) -> Tree | None:

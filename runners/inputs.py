@@ -49,6 +49,8 @@ class Place:
     """What rows are grouped by: expressions whose value is there already."""
     around: tuple[Tree, ...] = ()
     """Conditions from elsewhere that a row meets, or is not wanted."""
+    groups: tuple[Tree, ...] = ()
+    """For what is aggregated: the conditions that its group meets, or is not wanted."""
 
 
 def is_aggregated(node: Tree) -> bool:
@@ -79,6 +81,8 @@ def inputs_of(place: Place, guards: tuple[Tree, ...], parts: list[Tree]) -> Tree
                     "having": having or TRUE}  # fmt: skip
     if place.clause in {"qualify", "select"}:
         clauses["qualify"] = conjunction(list(place.others)) if place.clause == "qualify" else node.get("qualify")
+    elif place.groups:
+        clauses["qualify"] = conjunction(list(place.groups))
     chosen = _distinct(parts, guards, table, clauses)
     chosen["cte_map"] = {"map": list(place.scope.ctes)} if place.scope.ctes else {}
     return copied(chosen)

@@ -179,7 +179,8 @@ class _Finder:
     def summed(self, value: Tree, place: Place) -> None:
         """An aggregate sees rows before they are grouped, a window before QUALIFY; both see them after their FILTER."""
         if value.get("class") != "WINDOW":
-            place = replace(place, clause="group", others=(), keys=frozenset())
+            groups = self.around.groups(place.node, place.scope) if has_site(value) else ()
+            place = replace(place, clause="group", others=(), keys=frozenset(), groups=groups)
         elif place.clause in {"select", "qualify"}:
             place = replace(place, clause="window", others=())
         met = value.get("filter")

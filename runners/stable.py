@@ -61,7 +61,7 @@ class Doubts:
 def doubt_about(node: Tree) -> str:
     """Why a node by itself may give another value when it is run again; nothing where it cannot."""
     name = str(node.get("function_name", "")).lower()
-    if node.get("class") == "WINDOW":
+    if node.get("class") == "WINDOW" and (name not in _STABLE_AGGREGATES or node.get("orders")):
         return f"the window {name}() may depend on the order of rows"
     if is_aggregate(node) and name not in _STABLE_AGGREGATES:
         return f"{name}() may depend on the order of rows"

@@ -115,6 +115,9 @@ def run(con: Con, tmp_path: Path) -> Run:
         (f"SELECT * FROM (SELECT DISTINCT id, {SAY('a')} AS s FROM t) LEFT JOIN u ON id = n WHERE id < 4", 4),
         (f"SELECT id FROM t SEMI JOIN u ON t.n = u.n AND {ASK('id')} WHERE id < 9", 3 + 2),  # 0 to 2, 7 and 8
         (f"SELECT id, b FROM t LEFT JOIN u ON t.n = u.n AND {ASK('id')} WHERE id < 9 AND (b IS NULL OR b > '')", 3 + 2),
+        (f"SELECT n, max({SAY('id')}) FROM t WHERE id < 9 GROUP BY n HAVING count(*) > 1", 2 + 2),
+        (f"SELECT n + 1 AS m, max({SAY('a')}) AS s FROM t WHERE id < 9 GROUP BY m HAVING max(id) > 7 AND m > 1 AND s > ''", 2),
+        (f"SELECT n, rank() OVER (ORDER BY max({SAY('id')})) FROM t WHERE id < 9 GROUP BY n HAVING count(*) > 1", 4),
         ("SELECT t.a.prompt({x: 1}), [a.prompt({x: n})] AS l FROM t WHERE id < 3", 3),
         ("SELECT id, prompt('nothing', {}) FROM t WHERE id < 3", 0),  # a row of no values is nothing to ask
         ("SELECT 'plain'", 0),

@@ -113,7 +113,10 @@ def queries(draw: st.DrawFn) -> str:  # noqa: PLR0911 (one form of query after t
         shown = f"{text} AS g, count(*), max({other}), count(*) FILTER (WHERE {draw(CONDITIONS)})"
         return f"SELECT {shown} FROM {table}{where} GROUP BY {draw(st.sampled_from(['g', '1', text]))}{having}"
     if kind == "groups by name":
-        return f"SELECT p.n, one(min({other})), prompt('{{{{ c }}}}', {{c: count(*)}}) FROM {table}{where} GROUP BY ALL"
+        some = ["", " HAVING count(DISTINCT p.a) > 1 AND p.n > 1", " HAVING min(p.id) < 3 OR max(p.b) > 'x'"]
+        having = draw(st.sampled_from(some))
+        shown = f"p.n, max({text}), one(min({other})), prompt('{{{{ c }}}}', {{c: count(*)}})"
+        return f"SELECT {shown} FROM {table}{where} GROUP BY ALL{having}"
     if kind == "windows":
         first = " QUALIFY row_number() OVER (PARTITION BY p.n ORDER BY p.id) = 1"
         qualify = draw(st.sampled_from(["", first, f"{first} AND {draw(CONDITIONS)}"]))
