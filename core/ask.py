@@ -129,8 +129,9 @@ class Ask:
         known |= answered
         outcomes = [known[text] if isinstance(text, str) and text else _unasked(udp, text) for text in rendered]
         self._note(batch, distinct, outcomes)
-        seen.keep(distinct.rows, outcomes)
-        return answers(udp.output, distinct, outcomes)
+        told = answers(udp.output, outcomes)
+        seen.keep(distinct.rows, told)
+        return told.moved(distinct.spread)
 
     def fail(self, row: int, failure: Failure) -> None:
         """Note that a row could not be answered, for operators whose faults come from elsewhere than a model."""
