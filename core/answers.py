@@ -1,13 +1,12 @@
 """What a batch was answered: one outcome a distinct prompt, and the columns that they make."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gdo.distinct import Distinct
 from gdo.ledger import Failure
 from gdo.schema import Record
 
@@ -30,6 +29,10 @@ class Answers:
     def column(self, name: str) -> pa.Array:
         """One field as a column, null where there is no answer."""
         return pc.struct_field(self.record, name)
+
+    def moved(self, how: Callable[[pa.Array], pa.Array]) -> "Answers":
+        """Each part brought to other rows in the same way."""
+        return Answers(*(how(getattr(self, part)) for part in Answers.__slots__))
 
 
 class Outcome(NamedTuple):
@@ -61,8 +64,8 @@ def joined(parts: Sequence[Outcome]) -> Outcome:
     return Outcome(values)
 
 
-def answers(output: Record, distinct: Distinct, outcomes: Sequence[Outcome]) -> Answers:
-    """The columns of the outcomes, row for row."""
+def answers(output: Record, outcomes: Sequence[Outcome]) -> Answers:
+    """The columns of outcomes, one row each."""
     values = [outcome.values for outcome in outcomes]
     columns = [
         pa.array([None if value is None else value[part.name] for value in values], part.type.arrow())
@@ -71,7 +74,7 @@ def answers(output: Record, distinct: Distinct, outcomes: Sequence[Outcome]) -> 
     missing = pa.array([value is None for value in values], pa.bool_())
     record = pa.StructArray.from_arrays(columns, fields=list(output.arrow()), mask=missing)
     return Answers(
-        record=distinct.spread(record),
-        failed=distinct.spread(pa.array([outcome.failure is not None for outcome in outcomes], pa.bool_())),
-        confidence=distinct.spread(pa.array([outcome.confidence for outcome in outcomes], pa.float64())),
+        record=record,
+        failed=pa.array([outcome.failure is not None for outcome in outcomes], pa.bool_()),
+        confidence=pa.array([outcome.confidence for outcome in outcomes], pa.float64()),
     )

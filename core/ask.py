@@ -123,16 +123,16 @@ class Ask:
         known = {text: found for text in texts if (found := memo.known.get(text)) is not None}
         fresh = [text for text in texts if text not in known]
         self._ledger.add(self.step, asked=len(fresh))
-        # Where no row is like another, to look them up is no gain, and costs more with every batch.
-        repeats = bool(known) or distinct.rows.num_rows < batch.num_rows
+        repeats = bool(known) or distinct.rows.num_rows < batch.num_rows  # else to look rows up is no gain
         answered = dict(zip(fresh, self._wait(udp, fresh), strict=True))
         memo.keep({text: outcome for text, outcome in answered.items() if outcome.is_settled})
         known |= answered
         outcomes = [known[text] if isinstance(text, str) and text else _unasked(udp, text) for text in rendered]
         self._note(batch, distinct, outcomes)
+        told = answers(udp.output, outcomes)
         if repeats:
-            seen.keep(distinct.rows, outcomes)
-        return answers(udp.output, distinct, outcomes)
+            seen.keep(distinct.rows, told)
+        return told.moved(distinct.spread)
 
     def fail(self, row: int, failure: Failure) -> None:
         """Note that a row could not be answered, for operators whose faults come from elsewhere than a model."""

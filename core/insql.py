@@ -13,6 +13,7 @@ from gdo.spec import Given
 if TYPE_CHECKING:
     import duckdb
 
+    from gdo.runners.parameters import Values
     from gdo.runners.register import Models, Udps
     from gdo.runners.result import Result
     from gdo.runners.session import Session
@@ -47,12 +48,15 @@ def register(
     return registered(connection, udps, model, models or {}, given_options(options))
 
 
-def sql(connection: "duckdb.DuckDBPyConnection", query: str, *, progress: bool = True) -> "Result":
+def sql(
+    connection: "duckdb.DuckDBPyConnection", query: str, params: "Values | None" = None, *, progress: bool = True
+) -> "Result":
     """Run a SELECT whose prompts are asked first: over the distinct inputs that the rest of it leaves, in one stream.
 
     The rows are those that `connection.sql(query)` gives. What is returned is a relation that is there already, with
     `explain`, which says what was asked over which inputs. Where nothing was registered, `prompt`, `ask_bool` and `classify`
-    of the bundled model are. With `progress`, a query that takes long says on standard error how far it is.
+    of the bundled model are. `params` are the values of `?`, `$1` and `$name` in the query. With `progress`, a query that
+    takes long says on standard error how far it is.
 
     Costs one call for each distinct prompt that is not in the cache.
 
@@ -62,7 +66,7 @@ def sql(connection: "duckdb.DuckDBPyConnection", query: str, *, progress: bool =
     """
     from gdo.runners.result import Result, relation_of, rows_of
 
-    with prepared(connection, query) as ready, ready.shown(quiet=not progress):
+    with prepared(connection, query, params) as ready, ready.shown(quiet=not progress):
         ready.ask()
         table = ready.run(lambda query: rows_of(connection, query, ready.columns))
         explain, report = ready.explain(), ready.report()
@@ -70,7 +74,7 @@ def sql(connection: "duckdb.DuckDBPyConnection", query: str, *, progress: bool =
     return Result(relation_of(connection, table, ready.columns), table.rename_columns(names), explain, report)
 
 
-def prepared(connection: "duckdb.DuckDBPyConnection", query: str) -> "Prepared":
+def prepared(connection: "duckdb.DuckDBPyConnection", query: str, params: "Values | None" = None) -> "Prepared":
     """A query of a connection's prompt functions, read and not yet asked; a context manager.
 
     Raises:
@@ -86,7 +90,7 @@ def prepared(connection: "duckdb.DuckDBPyConnection", query: str) -> "Prepared":
         register(connection)
         registry = registry_of(connection)
     assert registry is not None  # noqa: S101 (it was made above)
-    return Prepared(connection, registry, query)
+    return Prepared(connection, registry, query, params)
 
 
 def relation(

@@ -1,14 +1,12 @@
 """Rows that a prompt has answered, as Arrow looks them up: where most rows of a table are alike, none is looked at in Python."""
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gdo.answers import Answers, Outcome, answers
-from gdo.distinct import Distinct, counting
+from gdo.answers import Answers, answers
 from gdo.rowindex import RowIndex
 from gdo.schema import Record
 
@@ -17,10 +15,9 @@ class Seen:
     """The rows of some columns of one prompt that were answered; safe to use from several threads."""
 
     def __init__(self, columns: pa.Schema, output: Record) -> None:
-        self._output = output
         self._lock = threading.Lock()
         index = RowIndex.of(columns)
-        self._known: tuple[RowIndex, Answers] | None = None if index is None else (index, _answers(output, []))
+        self._known: tuple[RowIndex, Answers] | None = None if index is None else (index, answers(output, []))
         """None where it is no gain: a table of distinct rows is given up."""
 
     def find(self, batch: pa.RecordBatch) -> "Found | None":
@@ -33,18 +30,17 @@ class Seen:
         places = index.find(batch)
         return None if places.null_count == batch.num_rows else Found(answered, places)
 
-    def keep(self, distinct: pa.RecordBatch, outcomes: Sequence[Outcome]) -> None:
-        """Remember distinct rows that did not fail."""
+    def keep(self, distinct: pa.RecordBatch, told: Answers) -> None:
+        """Remember what distinct rows were answered, except for those that failed."""
         with self._lock:
             if self._known is None:
                 return
             index, answered = self._known
-            is_new = pa.array([outcome.failure is None for outcome in outcomes], pa.bool_())
-            chosen = pc.and_(is_new, pc.is_null(index.find(distinct)))
+            chosen = pc.and_(pc.invert(told.failed), pc.is_null(index.find(distinct)))
             if chosen.true_count:
-                kept = [outcome for outcome, new in zip(outcomes, chosen.to_pylist(), strict=True) if new]
                 more = index.with_more(distinct.filter(chosen))
-                self._known = None if more is None else (more, _stacked(answered, _answers(self._output, kept)))
+                new = told.moved(lambda part: part.filter(chosen))
+                self._known = None if more is None else (more, _stacked(answered, new))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +58,13 @@ class Found:
     def together(self, rest: Answers | None = None) -> Answers:
         """What the batch is answered, with the answers to the rows that were missing."""
         if rest is None:
-            return _taken(self.known, self.places)
+            return self.known.moved(lambda part: part.take(self.places))
         missing = pc.is_null(self.places)
         among = pc.cumulative_sum(missing.cast(pa.int64()), start=len(self.known.failed) - 1)
-        return _taken(_stacked(self.known, rest), pc.if_else(missing, among, self.places.cast(pa.int64())))
+        places = pc.if_else(missing, among, self.places.cast(pa.int64()))
+        return _stacked(self.known, rest).moved(lambda part: part.take(places))
 
 
 def _stacked(first: Answers, second: Answers) -> Answers:
     """Answers to some rows, and to others behind them."""
     return Answers(*(pa.concat_arrays([getattr(first, part), getattr(second, part)]) for part in Answers.__slots__))
-
-
-def _taken(known: Answers, places: pa.Array) -> Answers:
-    return Answers(*(getattr(known, part).take(places) for part in Answers.__slots__))
-
-
-def _answers(output: Record, outcomes: Sequence[Outcome]) -> Answers:
-    whole = Distinct(pa.RecordBatch.from_pydict({}), counting(len(outcomes)), whole=True)
-    return answers(output, whole, outcomes)

@@ -1,12 +1,18 @@
 """Calls of prompt functions in a query: which function each means, and what is wrong with it before anything is asked."""
 
+from collections.abc import Iterable
+
+import duckdb
+
 from gdo.database import nodes
 from gdo.errors import Faults, Finding, nearest
 from gdo.runners.function import Function
 from gdo.runners.group import arguments, constant
+from gdo.runners.normal import name_columns
+from gdo.runners.parameters import Values, put_values
 from gdo.runners.registry import Registry
 from gdo.runners.session import Session
-from gdo.runners.syntax import SITE, Tree, place
+from gdo.runners.syntax import SITE, Tree, call, column, parse, place, put_in_place
 
 _TYPED = 3
 """The arguments of a `prompt` with a schema."""
@@ -17,6 +23,29 @@ class Calls:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+
+    def read(self, connection: duckdb.DuckDBPyConnection, query: str, values: Values | None) -> Tree | None:
+        """The statement of a query, with the values of its parameters, and `f(x, y)` for `x.f(y)`.
+
+        Raises:
+            Faults: as `parse` and `put_values` do.
+        """
+        tree = parse(query)
+        put_values(tree, values, query)
+        found = (node for node in nodes(tree or {}) if node.get("class") == "FUNCTION" and node.get("schema"))
+        methods = [node for node in found if str(node["function_name"]).lower() in self.registry.functions]
+        if tree is not None and methods:
+            rows = connection.sql("SELECT lower(schema_name) FROM duckdb_schemas()").fetchall()
+            methods = [node for node in methods if (str(node["schema"]).lower(),) not in rows]
+            for node in methods:
+                node[SITE] = 0
+            name_columns(tree)  # they keep the names that they have by this form
+            for node in methods:
+                arguments = [argument["expression"] for argument in node.get("arguments", [])]
+                put_in_place(
+                    node, call(node["function_name"], [column(*node["qualified_name"]["path"][:-1]), *arguments])
+                )
+        return tree
 
     def check(self, tree: Tree, query: str) -> None:
         """The number of arguments, and templates, labels and schemas that stand in the query.
@@ -61,6 +90,10 @@ class Calls:
                     alias = node.get("alias") or constant(name)
                     node.clear()
                     node |= {**called, "alias": alias}
+
+    def parts(self, called: Tree) -> Iterable[Tree]:
+        """The arguments of a call that differ from row to row."""
+        return arguments(called, self.function(called)[0])[0].values()
 
     def function(self, called: Tree) -> tuple[Function, Session]:
         """The function that is called, and the session that answers it; `prompt` with a schema has the type that it says."""

@@ -9,6 +9,7 @@ from gdo.runners.syntax import (
     Tree,
     column,
     conjunction,
+    conjuncts,
     copied,
     is_aggregate,
     own_nodes,
@@ -46,6 +47,10 @@ class Place:
     """For a condition of a join: that join."""
     keys: frozenset[str] = frozenset()
     """What rows are grouped by: expressions whose value is there already."""
+    around: tuple[Tree, ...] = ()
+    """Conditions from elsewhere that a row meets, or is not wanted."""
+    groups: tuple[Tree, ...] = ()
+    """For what is aggregated: the conditions that its group meets, or is not wanted."""
 
 
 def is_aggregated(node: Tree) -> bool:
@@ -62,13 +67,11 @@ def inputs_of(place: Place, guards: tuple[Tree, ...], parts: list[Tree]) -> Tree
     """The SELECT of the distinct parts of a call that stands in a place, where all guards are met."""
     node = place.node
     grouped = place.clause in {"having", "window", "qualify", "select"} and is_aggregated(node)
-    clauses: Tree = {
-        "where_clause": conjunction(list(place.others)) if place.clause == "where" else node.get("where_clause"),
-        "sample": node.get("sample"),
-    }
+    where = place.others if place.clause == "where" else conjuncts(node.get("where_clause"))
+    clauses: Tree = {"where_clause": conjunction([*place.around, *where]), "sample": node.get("sample")}
     table = node["from_table"]
     if place.clause == "from":
-        table, clauses = _pairs(place), {}
+        table, clauses = _pairs(place), {"where_clause": conjunction(list(place.around))}
     elif place.clause == "values":
         table, clauses = {"type": "EMPTY"}, {}
     if grouped:
@@ -78,6 +81,8 @@ def inputs_of(place: Place, guards: tuple[Tree, ...], parts: list[Tree]) -> Tree
                     "having": having or TRUE}  # fmt: skip
     if place.clause in {"qualify", "select"}:
         clauses["qualify"] = conjunction(list(place.others)) if place.clause == "qualify" else node.get("qualify")
+    elif place.groups:
+        clauses["qualify"] = conjunction(list(place.groups))
     chosen = _distinct(parts, guards, table, clauses)
     chosen["cte_map"] = {"map": list(place.scope.ctes)} if place.scope.ctes else {}
     return copied(chosen)

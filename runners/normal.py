@@ -4,13 +4,15 @@ Columns keep the names that they had; aliases and ordinals stand for themselves;
 of the rows; a LIMIT comes before the prompts of its select list.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from gdo.database import nodes
 from gdo.runners.inputs import is_aggregated
 from gdo.runners.sites import has_site
 from gdo.runners.syntax import (
+    FALSE,
     SITE,
+    Refusal,
     Tree,
     column,
     conjunction,
@@ -18,12 +20,11 @@ from gdo.runners.syntax import (
     copied,
     own_nodes,
     plain,
+    put_in_place,
     select,
+    when,
     write_expression,
 )
-
-Binds = Callable[[Tree], bool]
-"""Whether DuckDB accepts a SELECT."""
 
 
 def selects(statement: Tree) -> Iterator[Tree]:
@@ -57,12 +58,13 @@ def name_columns(statement: Tree) -> None:
                 item["alias"] = write_expression(item)
 
 
-def normalise(statement: Tree, binds: Binds) -> None:
+def normalise(statement: Tree, refusal: Refusal) -> None:
     """Bring each SELECT that calls prompt functions into the plainer form, in place."""
     for node in list(selects(statement)):
         _spell_out_groups(node)
-        _inline_aliases(node, statement, binds)
+        _inline_aliases(node, statement, refusal)
         _move_join_conditions(node)
+        _windows_first(node)
         _limit_first(node)
 
 
@@ -91,7 +93,7 @@ def _ordinal(key: Tree) -> int | None:
     return int(literal["text"]) if key.get("class") == "CONSTANT" and literal.get("kind") == "INTEGER" else None
 
 
-def _inline_aliases(node: Tree, statement: Tree, binds: Binds) -> None:
+def _inline_aliases(node: Tree, statement: Tree, refusal: Refusal) -> None:
     """Names of the select list, where conditions, groups and other columns use them, by what they stand for."""
     named = {str(item["alias"]).lower(): item for item in node["select_list"] if item.get("alias")}
     for alias, item in named.items():
@@ -99,13 +101,9 @@ def _inline_aliases(node: Tree, statement: Tree, binds: Binds) -> None:
         users += node.get("group_expressions", [])
         users += [other for other in node["select_list"] if other is not item]
         uses = [part for user in users for part in own_nodes(user) if _names(part) == [alias]]
-        if uses and not binds(_probe(node, statement, alias)):
+        if uses and refusal(_probe(node, statement, alias)):
             for part in uses:
-                kept = part.get("alias")
-                part.clear()
-                part.update(plain(item))
-                if kept:
-                    part["alias"] = kept
+                put_in_place(part, item)
 
 
 def _names(part: Tree) -> list[str] | None:
@@ -142,6 +140,15 @@ def _move_join_conditions(node: Tree) -> None:
     condition = conjunction([*conjuncts(node.get("where_clause")), *moved])
     if moved and condition:
         node["where_clause"] = condition
+
+
+def _windows_first(node: Tree) -> None:
+    """Beside a window in QUALIFY a prompt is only asked where the window's condition is met: AND would try both."""
+    parts = conjuncts(node.get("qualify"))
+    cheap = conjunction([part for part in parts if not has_site(part)])
+    asking = conjunction([part for part in parts if has_site(part)])
+    if cheap and asking:
+        node["qualify"] = when(cheap, asking, FALSE)
 
 
 def _limit_first(node: Tree) -> None:

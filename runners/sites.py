@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from gdo.database import nodes
+from gdo.runners.around import Around
 from gdo.runners.inputs import Place, Scope, inputs_of
 from gdo.runners.syntax import (
     FALSE,
     SITE,
     TRUE,
+    Refusal,
     Tree,
     conjuncts,
     is_aggregate,
@@ -60,12 +62,12 @@ def has_site(tree: object) -> bool:
     return any(SITE in node for node in nodes(tree))
 
 
-def find_sites(node: Tree, parts: Callable[[Tree], Iterable[Tree]]) -> list[Site]:
+def find_sites(node: Tree, parts: Callable[[Tree], Iterable[Tree]], refusal: Refusal) -> list[Site]:
     """The marked calls of a statement's node, each with the query of its inputs or why there is none.
 
     `parts` gives the arguments of a call that differ from row to row.
     """
-    finder = _Finder()
+    finder = _Finder(Around(node, refusal))
     finder.query(node, Scope())
     found = {site.number for site in finder.sites} | finder.grouped
     nowhere = Place(node, Scope(), "select", "its place in the query is not one that is rewritten")
@@ -87,7 +89,8 @@ def find_sites(node: Tree, parts: Callable[[Tree], Iterable[Tree]]) -> list[Site
 class _Finder:
     """Walks a query from clause to clause."""
 
-    def __init__(self) -> None:
+    def __init__(self, around: Around) -> None:
+        self.around = around
         self.sites: list[Site] = []
         self.grouped: set[int] = set()
         """The calls that stand where rows are grouped by the same."""
@@ -110,12 +113,13 @@ class _Finder:
     def select(self, node: Tree, scope: Scope) -> None:
         """The clauses of a SELECT, in the order in which they are worked on."""
         self.table(node["from_table"], node, scope)
-        self.conditions(node.get("where_clause"), Place(node, scope, "where"))
+        around = self.around.of(node, scope) if has_site(node) else ()
+        self.conditions(node.get("where_clause"), Place(node, scope, "where", around=around))
         for key in node.get("group_expressions", []):
             self.expression(key, Place(node, scope, "group"), ())
         keys = frozenset(same(key) for key in node.get("group_expressions", []))
         reason = "GROUP BY ALL over a *" if node.get("aggregate_handling") == "FORCE_AGGREGATES" else ""
-        grouped = Place(node, scope, "select", reason, keys=keys)
+        grouped = Place(node, scope, "select", reason, keys=keys, around=around)
         self.conditions(node.get("having"), replace(grouped, clause="having"))
         self.conditions(node.get("qualify"), replace(grouped, clause="qualify"))
         self.expression(node["select_list"], grouped, ())
@@ -130,7 +134,8 @@ class _Finder:
             case "JOIN":
                 self.table(table["left"], node, scope)
                 self.table(table["right"], node, scope)
-                self.conditions(table.get("condition"), Place(node, scope, "from", table=table))
+                around = self.around.beside(node, table, scope) if has_site(table.get("condition")) else ()
+                self.conditions(table.get("condition"), Place(node, scope, "from", table=table, around=around))
             case "SUBQUERY":
                 self.query(table["subquery"]["node"], scope)
             case "EXPRESSION_LIST":
@@ -174,7 +179,8 @@ class _Finder:
     def summed(self, value: Tree, place: Place) -> None:
         """An aggregate sees rows before they are grouped, a window before QUALIFY; both see them after their FILTER."""
         if value.get("class") != "WINDOW":
-            place = replace(place, clause="group", others=(), keys=frozenset())
+            groups = self.around.groups(place.node, place.scope) if has_site(value) else ()
+            place = replace(place, clause="group", others=(), keys=frozenset(), groups=groups)
         elif place.clause in {"select", "qualify"}:
             place = replace(place, clause="window", others=())
         met = value.get("filter")

@@ -19,11 +19,12 @@ from gdo.errors import RunFailed
 from gdo.runners.calls import Calls
 from gdo.runners.group import Group, arguments
 from gdo.runners.normal import name_columns, normalise
+from gdo.runners.parameters import Values
 from gdo.runners.registry import OWN, Registry, drop, put
 from gdo.runners.session import Question, Session
 from gdo.runners.sites import Site, find_sites, mark
 from gdo.runners.stable import Doubts
-from gdo.runners.syntax import SITE, Tree, call, copied, parse, same, statement_of, unmarked, write, write_expression
+from gdo.runners.syntax import SITE, Tree, call, copied, same, statement_of, unmarked, write, write_expression
 from gdo.runners.variables import Variables
 
 Out = TypeVar("Out")
@@ -39,7 +40,9 @@ class Prepared:
         Faults: it is no query, or DuckDB does not accept it.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, registry: Registry, query: str) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, registry: Registry, query: str, values: Values | None = None
+    ) -> None:
         self.connection = connection
         self.registry = registry
         self.calls = Calls(registry)
@@ -56,7 +59,7 @@ class Prepared:
         self._lookups: dict[str, str] = {}
         for _, session in registry.functions.values():
             session.fault = None
-        tree = parse(query)
+        tree = self.calls.read(connection, query, values)
         registry.macros(connection)
         self._variables = Variables(connection)
         try:
@@ -91,7 +94,7 @@ class Prepared:
         self._tree = self._normal(tree)
         mark(self._tree, names)
         doubts = Doubts(self.connection)
-        for site in find_sites(self._node, lambda part: arguments(part, self.calls.function(part)[0])[0].values()):
+        for site in find_sites(self._node, self.calls.parts, self._refusal):
             self._group(site).add(site, self._refusal(site.inputs), doubts)
         self._order()
 
@@ -113,7 +116,7 @@ class Prepared:
     def _normal(self, tree: Tree) -> Tree:
         """The plainer form, where DuckDB accepts it."""
         normal = copied(tree)
-        normalise(normal, lambda node: not self._refusal(node))
+        normalise(normal, self._refusal)
         return tree if normal == tree or self._refusal(normal["statements"][0]["node"]) else normal
 
     def _refusal(self, node: Tree | None) -> str:
@@ -252,8 +255,6 @@ class Prepared:
             put(self.connection, name, len(group.parts), group.function.kind, group.look_up)
             self._lookups[key] = name
         return self._lookups[key]
-
-    # What is told
 
     @contextlib.contextmanager
     def shown(self, *, quiet: bool) -> Iterator[None]:

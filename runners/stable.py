@@ -35,7 +35,7 @@ class Doubts:
     def about(self, tree: object, *, within: frozenset[str] = frozenset()) -> str:
         """Why a part of a query may give other rows when it is run again; nothing where it cannot."""
         for node in nodes(tree):
-            doubt = _doubt(node) or self._view(node, within)
+            doubt = doubt_about(node) or self._view(node, within)
             if doubt:
                 return doubt
         return ""
@@ -58,9 +58,10 @@ class Doubts:
         return doubt and f"the view {name}: {doubt}"
 
 
-def _doubt(node: Tree) -> str:
+def doubt_about(node: Tree) -> str:
+    """Why a node by itself may give another value when it is run again; nothing where it cannot."""
     name = str(node.get("function_name", "")).lower()
-    if node.get("class") == "WINDOW":
+    if node.get("class") == "WINDOW" and (name not in _STABLE_AGGREGATES or node.get("orders")):
         return f"the window {name}() may depend on the order of rows"
     if is_aggregate(node) and name not in _STABLE_AGGREGATES:
         return f"{name}() may depend on the order of rows"

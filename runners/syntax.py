@@ -1,7 +1,7 @@
 """SQL as DuckDB's own parser reads it and writes it again: trees of plain data, and what is asked of them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,9 @@ from gdo.errors import Faults
 
 Tree = dict[str, Any]
 """A node of a syntax tree; its keys are DuckDB's."""
+
+Refusal = Callable[[Tree], str]
+"""Says why DuckDB does not accept a SELECT; nothing where it does."""
 
 SITE = "site"
 """The key of a call's number among the calls of prompt functions: how a copy of it is told."""
@@ -123,6 +126,14 @@ def plain(expression: Tree) -> Tree:
     copy = copied(expression)
     copy.pop("alias", None)
     return copy
+
+
+def put_in_place(node: Tree, other: Tree) -> None:
+    """Make a node a copy of another one, under the alias that it has itself."""
+    alias = {key: node[key] for key in ("alias",) if node.get(key)}
+    made = plain(other)
+    node.clear()
+    node.update(made | alias)
 
 
 def column(*names: str) -> Tree:

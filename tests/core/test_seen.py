@@ -33,8 +33,9 @@ def asked(seen, batch):
     def fresh(part):
         distinct = Distinct.of(part, part.schema.names)
         outcomes = [outcome(row) for row in distinct.rows.to_pylist()]
-        seen.keep(distinct.rows, outcomes)
-        return answers(OUTPUT, distinct, outcomes)
+        told = answers(OUTPUT, outcomes)
+        seen.keep(distinct.rows, told)
+        return told.moved(distinct.spread)
 
     found = seen.find(batch)
     if found is None:
@@ -64,12 +65,12 @@ def numbers(first, count):
 
 
 def keep(seen, first, count):
-    seen.keep(numbers(first, count), [Outcome({"a": "x", "n": i}) for i in range(first, first + count)])
+    seen.keep(numbers(first, count), answers(OUTPUT, [Outcome({"a": "x", "n": i}) for i in range(first, first + count)]))
 
 
 def test_a_row_that_failed_is_not_remembered():
     seen = Seen(pa.schema([("k", pa.int64())]), OUTPUT)
-    seen.keep(numbers(0, 2), [Outcome({"a": "x", "n": 0}), Outcome(failure=LOST)])
+    seen.keep(numbers(0, 2), answers(OUTPUT, [Outcome({"a": "x", "n": 0}), Outcome(failure=LOST)]))
     found = seen.find(numbers(0, 2))
     assert found is not None
     assert found.missing.to_pylist() == [False, True]
@@ -91,7 +92,7 @@ def test_a_table_of_distinct_rows_is_given_up():
 def test_a_type_whose_equal_values_may_make_other_prompts_is_left_alone(kind):
     seen = Seen(pa.schema([("k", kind)]), OUTPUT)
     rows = pa.RecordBatch.from_arrays([pa.nulls(1, kind)], ["k"])
-    seen.keep(rows, [Outcome()])
+    seen.keep(rows, answers(OUTPUT, [Outcome()]))
     assert seen.find(rows) is None
 
 

@@ -107,6 +107,18 @@ def run(con: Con, tmp_path: Path) -> Run:
         (f"SELECT {SAY('max(a)')} FROM t WHERE id > 5000", 0),  # null: there is no row
         (f"SELECT id, {SAY('id')} FROM t WHERE n < 3 USING SAMPLE reservoir(5 ROWS) REPEATABLE (7)", 2),  # five, before WHERE
         (f"SELECT id FROM t WHERE {ASK('id')} USING SAMPLE reservoir(5 ROWS) REPEATABLE (7)", 5),
+        (f"SELECT id FROM t QUALIFY row_number() OVER (PARTITION BY n ORDER BY id) = 1 AND {ASK('id')}", 7),
+        (f"SELECT * FROM (SELECT *, {SAY('a')} AS s FROM t) WHERE id < 4 AND s > ''", 4),
+        (f"WITH c AS (SELECT id + 1 AS i, n, {SAY('a')} AS s FROM t) SELECT s FROM c JOIN u USING (n) WHERE c.i < 4", 3),
+        (f"WITH c AS (SELECT id AS i, {SAY('a')} AS s FROM t), d AS (SELECT i AS j, s FROM c) SELECT s FROM d WHERE j < 4", 4),
+        (f"SELECT n FROM (SELECT n, id FROM t WHERE {ASK('id')}) AS c WHERE c.id < 4 GROUP BY n", 4),
+        (f"SELECT * FROM (SELECT DISTINCT id, {SAY('a')} AS s FROM t) LEFT JOIN u ON id = n WHERE id < 4", 4),
+        (f"SELECT id FROM t SEMI JOIN u ON t.n = u.n AND {ASK('id')} WHERE id < 9", 3 + 2),  # 0 to 2, 7 and 8
+        (f"SELECT id, b FROM t LEFT JOIN u ON t.n = u.n AND {ASK('id')} WHERE id < 9 AND (b IS NULL OR b > '')", 3 + 2),
+        (f"SELECT n, max({SAY('id')}) FROM t WHERE id < 9 GROUP BY n HAVING count(*) > 1", 2 + 2),
+        (f"SELECT n + 1 AS m, max({SAY('a')}) AS s FROM t WHERE id < 9 GROUP BY m HAVING max(id) > 7 AND m > 1 AND s > ''", 2),
+        (f"SELECT n, rank() OVER (ORDER BY max({SAY('id')})) FROM t WHERE id < 9 GROUP BY n HAVING count(*) > 1", 4),
+        ("SELECT t.a.prompt({x: 1}), [a.prompt({x: n})] AS l FROM t WHERE id < 3", 3),
         ("SELECT id, prompt('nothing', {}) FROM t WHERE id < 3", 0),  # a row of no values is nothing to ask
         ("SELECT 'plain'", 0),
     ],

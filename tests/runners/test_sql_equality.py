@@ -87,20 +87,39 @@ FROMS = [
 ]
 
 
+AROUND = [
+    ("o", "n > 2"),
+    ("(inner) AS o", "o.n > 2 AND id <> 4"),
+    ("(inner) AS o JOIN u USING (n)", "n > 3 AND o.id > 1"),
+    ("o LEFT JOIN u ON o.n = u.n AND s <> w", "o.n > 2 AND (w IS NULL OR w > 'h')"),
+    ("u LEFT JOIN o ON o.n = u.n AND s <> w", "o.n IS NULL OR o.n > 4"),
+    ("(inner) AS o, u", "o.n = u.n AND o.id % 2 = 1 AND s IS NOT NULL"),
+    ("(SELECT id + 1 AS i, * FROM o) AS o SEMI JOIN u ON o.n = u.n AND ask_bool('{{ w }}', {w: s})", "i BETWEEN 3 AND 6"),
+    ("o", "id > (SELECT min(n) FROM u) AND coalesce(n, 9) > 2"),
+    ("(SELECT *, row_number() OVER (ORDER BY s, id) AS r FROM o) AS o", "id > 3 AND r < 5"),
+    ("(SELECT * FROM o ORDER BY s, id LIMIT 4) AS o", "id > 2"),
+]
+
+
 @st.composite
 def queries(draw: st.DrawFn) -> str:  # noqa: PLR0911 (one form of query after the other)
     table = draw(st.sampled_from(FROMS))
     where = draw(st.one_of(st.just(""), st.builds(" WHERE {}".format, CONDITIONS)))
-    kind = draw(st.sampled_from(["rows", "rows", "groups", "groups by name", "windows", "first", "with", "correlated"]))
+    kinds = ["rows", "rows", "groups", "groups by name", "windows", "first", "with", "correlated", "around"]
+    kind = draw(st.sampled_from(kinds))
     text, other = draw(PROMPTS), draw(PROMPTS)
     if kind == "groups":
         having = draw(st.sampled_from(["", " HAVING count(*) > 1", " HAVING ask_bool('{{ m }}', {m: max(p.a)})"]))
         shown = f"{text} AS g, count(*), max({other}), count(*) FILTER (WHERE {draw(CONDITIONS)})"
         return f"SELECT {shown} FROM {table}{where} GROUP BY {draw(st.sampled_from(['g', '1', text]))}{having}"
     if kind == "groups by name":
-        return f"SELECT p.n, one(min({other})), prompt('{{{{ c }}}}', {{c: count(*)}}) FROM {table}{where} GROUP BY ALL"
+        some = ["", " HAVING count(DISTINCT p.a) > 1 AND p.n > 1", " HAVING min(p.id) < 3 OR max(p.b) > 'x'"]
+        having = draw(st.sampled_from(some))
+        shown = f"p.n, max({text}), one(min({other})), prompt('{{{{ c }}}}', {{c: count(*)}})"
+        return f"SELECT {shown} FROM {table}{where} GROUP BY ALL{having}"
     if kind == "windows":
-        qualify = draw(st.sampled_from(["", " QUALIFY row_number() OVER (PARTITION BY p.n ORDER BY p.id) = 1"]))
+        first = " QUALIFY row_number() OVER (PARTITION BY p.n ORDER BY p.id) = 1"
+        qualify = draw(st.sampled_from(["", first, f"{first} AND {draw(CONDITIONS)}"]))
         shown = f"p.id, {text} AS s, rank() OVER (PARTITION BY {other} ORDER BY p.id)"
         return f"SELECT {shown} FROM {table}{where}{qualify}"
     if kind == "first":
@@ -108,6 +127,13 @@ def queries(draw: st.DrawFn) -> str:  # noqa: PLR0911 (one form of query after t
         return f"SELECT {shown} FROM {table}{where} ORDER BY p.id, {draw(st.sampled_from(['1', 'p.n', 'p.a']))} LIMIT 3"
     if kind == "with":
         return f"WITH c AS (SELECT p.id, {text} AS s FROM {table}{where}) SELECT s, one(s) FROM c WHERE s IS NOT NULL"
+    if kind == "around":
+        cells = draw(st.sampled_from([f"p.id, p.n, {text} AS s", f"DISTINCT {text} AS s, p.n, p.id", f"p.*, {text} AS s"]))
+        inner = f"SELECT {cells} FROM {table}{where}"
+        told, outer = draw(st.sampled_from(AROUND))
+        start = f"WITH o AS ({inner}) SELECT" if "(inner)" not in told else "SELECT"
+        shown = f"o.id, s, {draw(st.sampled_from(['one(s)', 'o.n']))}"
+        return f"{start} {shown} FROM {told.replace('(inner)', f'({inner})')} WHERE {outer}"
     if kind == "correlated":
         inner = "SELECT max(one(o.w)) FROM u AS o WHERE o.n = p.n"
         return f"SELECT p.id, ({inner}), {text} FROM {table}{where}"
