@@ -45,7 +45,14 @@ class Outcome(NamedTuple):
     @property
     def is_settled(self) -> bool:
         """Whether the same prompt would fare no better in another batch."""
-        return self.failure is None or self.failure.reason in {"refused", "context", "unparsable", "invalid"}
+        if self.failure is None:
+            return True
+        return self.was_asked and self.failure.reason in {"refused", "context", "unparsable", "invalid"}
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether a model was asked, and not only to be: a run that ends asks nothing more."""
+        return self.failure is None or self.failure.attempts > 0
 
 
 NOTHING = Outcome()

@@ -28,7 +28,7 @@ ROW = "__row__"
 """The hidden column that carries each row's number through a pipeline; never in a sink."""
 
 
-Memos = dict[tuple[str, float, bytes, str], Memo[Outcome]]
+Memos = dict[tuple[str, float, bytes, str], Memo]
 """What a step was answered in other batches: by model, temperature, prompt and template, then by text."""
 
 
@@ -124,9 +124,7 @@ class Ask:
         fresh = [text for text in texts if text not in known]
         self._ledger.add(self.step, asked=len(fresh))
         repeats = bool(known) or distinct.rows.num_rows < batch.num_rows  # else to look rows up is no gain
-        answered = dict(zip(fresh, self._wait(udp, fresh), strict=True))
-        memo.keep({text: outcome for text, outcome in answered.items() if outcome.is_settled})
-        known |= answered
+        known |= memo.settle(fresh, lambda texts: self._wait(udp, texts))
         outcomes = [known[text] if isinstance(text, str) and text else _unasked(udp, text) for text in rendered]
         self._note(batch, distinct, outcomes)
         told = answers(udp.output, outcomes)
@@ -207,7 +205,7 @@ class Ask:
         for text in texts:
             yield Request(head, udp.body(text, "plain"), sampling, candidates=options)
 
-    def _memo(self, udp: Udp) -> Memo[Outcome]:
+    def _memo(self, udp: Udp) -> Memo:
         sampling = self._policy.sampling
         # Of prompts that differ in their template alone, each has a prior of its own.
         key = (self.model, sampling.temperature, udp.head("chat").digest, udp.template.source)

@@ -65,6 +65,15 @@ def message(error: Exception) -> str:
     return f"{first}: {' '.join(line for line in why if not line.startswith('Original Line'))}"
 
 
+def is_aborted(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether an error has ended the transaction of the user's, so that nothing more can be run in it."""
+    try:
+        connection.sql("SELECT 1").fetchall()
+    except duckdb.Error:
+        return True
+    return False
+
+
 def look_in(folder: Path, connection: duckdb.DuckDBPyConnection) -> None:
     """Files that a query names are relative to the pipeline file, like every path in it."""
     connection.execute(f"SET file_search_path = {literal(str(folder.resolve()))}")

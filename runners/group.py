@@ -31,6 +31,10 @@ class Group:
     """Why an input may come up that was not foreseen; it is asked when it does."""
     sites: list[Site] = field(default_factory=list)
     known: Known = field(init=False)
+    heard: Known | None = None
+    """The inputs that the query came to when it ran last; None where those are not listened for."""
+    rehearsing: bool = False
+    """Whether nothing is asked, whatever comes up."""
 
     def __post_init__(self) -> None:
         self.known = Known(self.function.kind)
@@ -50,13 +54,19 @@ class Group:
         return self.function.flat(pa.RecordBatch.from_arrays(columns, names=list(self.parts)))
 
     def question(self, rows: pa.RecordBatch) -> Question:
-        """What is to be asked of rows: those that are not known, and each once."""
-        return Question(self.function, self.known, self.known.missing(rows), self.settled)
+        """What is to be asked of rows: those that are not known and that the query comes to, and each once."""
+        missing = self.known.missing(rows)
+        if self.heard is not None:
+            missing = missing.filter(self.heard.find(missing).is_valid())
+        return Question(self.function, self.known, missing, self.settled)
 
     def look_up(self, columns: list[pa.Array]) -> pa.Array:
         """The answers to calls; one that is not known is null, or asked where there is a doubt."""
         rows = self.rows(columns)
-        if self.doubt:
+        if self.heard is not None:
+            new = self.heard.missing(rows)
+            self.heard.add(new, pa.repeat(pa.scalar(True), new.num_rows))
+        if self.doubt and not self.rehearsing:
             question = self.question(rows)
             if question.rows.num_rows:
                 self.known.add(question.rows, self.session.ask(self.function, question.whole(question.rows)))

@@ -171,7 +171,8 @@ def _limit_first(node: Tree) -> None:
     starred = any(part.get("class") == "STAR" for part in own_nodes(node["select_list"]))
     inner = copied({key: part for key, part in node.items() if key in {"where_clause", "modifiers"}})
     if table.get("type") in {"BASE_TABLE", "SUBQUERY", "TABLE_FUNCTION"}:
-        alias = table.get("alias") or table.get("table_name")
+        called = (table.get("function") or {}).get("function_name", "unnamed_subquery")  # as DuckDB calls them
+        alias = table.get("alias") or table.get("table_name") or called
         chosen: list[Tree] = [{"class": "STAR", "type": "STAR"}]
     elif starred:
         return

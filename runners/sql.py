@@ -14,13 +14,15 @@ from typing import TypeVar
 import duckdb
 import pyarrow as pa
 
-from gdo.database import message, nodes
+from gdo.database import is_aborted, message, nodes
 from gdo.errors import RunFailed
 from gdo.runners.calls import Calls
 from gdo.runners.group import Group, arguments
+from gdo.runners.known import Known
 from gdo.runners.normal import name_columns, normalise
 from gdo.runners.parameters import Values
 from gdo.runners.registry import OWN, Registry, drop, put
+from gdo.runners.rehearsal import rehearse
 from gdo.runners.session import Question, Session
 from gdo.runners.sites import Site, find_sites, mark
 from gdo.runners.stable import Doubts
@@ -163,6 +165,9 @@ class Prepared:
         for session in {group.session for group in self.groups.values()}:
             session.queries.append(self.query)
         for sites in self.rounds:
+            if sites is self.rounds[-1]:  # what the others say is known by now
+                with self._telling():
+                    rehearse(self.connection, self._node, self.written, sites, self.groups)
             work: dict[Session, list[Question]] = {}
             for group, query in self._queries(sites):
                 for rows in self._rows(query, group):
@@ -175,15 +180,16 @@ class Prepared:
     def run(self, work: Callable[[str], Out]) -> Out:
         """What some work makes of the query, once all is asked.
 
-        A row may have come to a table or file since its inputs were read: then they are read again, as often as it takes
-        but twice; after that, what comes up is asked when it does.
+        A row may have come to a table or file since its inputs were read: then they are read again, a few
+        times; after that, what comes up is asked when it does.
 
         Raises:
             RunFailed: the query fails while it runs.
         """
-        for _ in range(2):
+        for _ in range(1 + max(1, len(self.groups))):
             for group in self.groups.values():
                 group.known.missed = False
+                group.heard = group.heard and Known(pa.bool_())
             with self._telling():
                 out = work(self.sql)
             if not self._caught_up():
@@ -223,20 +229,12 @@ class Prepared:
             table = self.connection.sql(query).to_arrow_table()
         except duckdb.Error as error:
             told = self.registry.told(error)
-            if not isinstance(told, RunFailed) or self._aborted():
+            if not isinstance(told, RunFailed) or is_aborted(self.connection):
                 raise told from None
             group.reason = f"its inputs cannot be read by themselves: {message(error)}"
             return
         for batch in table.to_batches():
             yield group.rows(batch.columns)
-
-    def _aborted(self) -> bool:
-        """Whether an error has ended the transaction of the user's, so that nothing more can be run in it."""
-        try:
-            self.connection.sql("SELECT 1").fetchall()
-        except duckdb.Error:
-            return True
-        return False
 
     def written(self, node: Tree) -> str:
         """A node as SQL, with calls whose answers are known by the functions that look them up."""

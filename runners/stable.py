@@ -58,6 +58,12 @@ class Doubts:
         return doubt and f"the view {name}: {doubt}"
 
 
+def is_volatile(node: Tree) -> bool:
+    """Whether a node is a call that may give another value each time, for all that is known of it."""
+    named = node.get("class") == "FUNCTION" and SITE not in node
+    return named and str(node.get("function_name", "")).lower() not in steady_functions()
+
+
 def doubt_about(node: Tree) -> str:
     """Why a node by itself may give another value when it is run again; nothing where it cannot."""
     name = str(node.get("function_name", "")).lower()
@@ -65,7 +71,7 @@ def doubt_about(node: Tree) -> str:
         return f"the window {name}() may depend on the order of rows"
     if is_aggregate(node) and name not in _STABLE_AGGREGATES:
         return f"{name}() may depend on the order of rows"
-    if node.get("class") == "FUNCTION" and SITE not in node and name not in steady_functions():
+    if is_volatile(node):
         return f"{name}() may give another value each time"
     if node.get("type") in {"LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"}:
         return "a LIMIT may keep other rows each time"

@@ -247,6 +247,11 @@ def test_on_error_fail_names_the_input_and_the_reason_and_the_next_query_asks_ag
     with pytest.raises(gdo.RunFailed, match=r'step \'prompt\', input {"t": "broken"}: invalid'):
         gdo.sql(con, "SELECT prompt('{{ t }}', {t: t}, 'integer') FROM (VALUES ('broken'), ('b'), ('c')) v(t)")
     assert gdo.sql(con, "SELECT prompt('{{ t }}', {t: 'b'})").fetchall() == [("b",)]
+    texts = "SELECT if(i % 9 = 0, 'broken', 'b') || i AS t FROM range(900) r(i)"
+    many = f"SELECT prompt('{{{{ t }}}}', {{t: t}}, 'integer') FROM ({texts})"
+    with pytest.raises(gdo.RunFailed, match=r'input {"t": "broken\d+"}: invalid'):
+        gdo.sql(con, many)
+    assert len(gdo.sql(con, f"{many} WHERE t NOT LIKE 'broken%'")) == 800, "those that were not asked then are asked now"
     assert functions.report["prompt"]["errors"] == 0
 
 
