@@ -1,6 +1,7 @@
 """gdo from SQL: prompts as functions of DuckDB, queries that ask in one stream, pipelines as relations."""
 
 import glob
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +57,7 @@ def sql(
     The rows are those that `connection.sql(query)` gives. What is returned is a relation that is there already, with
     `explain`, which says what was asked over which inputs. Where nothing was registered, `prompt`, `ask_bool` and `classify`
     of the bundled model are. `params` are the values of `?`, `$1` and `$name` in the query. With `progress`, a query that
-    takes long says on standard error how far it is.
+    takes long says on standard error how far it is, and inputs that were not answered are told there.
 
     Costs one call for each distinct prompt that is not in the cache.
 
@@ -67,11 +68,28 @@ def sql(
     from gdo.runners.result import Result, relation_of, rows_of
 
     with prepared(connection, query, params) as ready, ready.shown(quiet=not progress):
+        before = _lost(ready)
         ready.ask()
         table = ready.run(lambda query: rows_of(connection, query, ready.columns))
         explain, report = ready.explain(), ready.report()
+    if progress and (lost := _lost(ready) - before):
+        what = "1 input was" if lost == 1 else f"{lost:,} inputs were"
+        told = f"gdo.sql: {what} not answered and gave NULL: {_why(ready)}"
+        print(f"{told} (all: .errors() of what gdo.register returned)", file=sys.stderr)
     names = [name for name, _ in ready.columns]
     return Result(relation_of(connection, table, ready.columns), table.rename_columns(names), explain, report)
+
+
+def _lost(ready: "Prepared") -> int:
+    """How many inputs were not answered so far."""
+    return sum(int(str(facts["errors"])) for facts in ready.report().values())
+
+
+def _why(ready: "Prepared") -> str:
+    """The last of the reasons for it."""
+    ledgers = [group.session.ledger for group in ready.groups.values() if group.session.ledger]
+    told = [(reason, detail) for ledger in ledgers for (_, reason), (_, detail) in ledger.reasons.items()]
+    return ": ".join(told[-1]) if told else "no reason is known"
 
 
 def prepared(connection: "duckdb.DuckDBPyConnection", query: str, params: "Values | None" = None) -> "Prepared":

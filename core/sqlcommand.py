@@ -60,7 +60,14 @@ def sql(options: argparse.Namespace) -> int:
             raise Stopped(f"stopped; {goes_on}") from None
         except BudgetSpent as spent:
             raise BudgetSpent(f"{spent}; {goes_on}") from None
-        tell(_told(session, rows, time.monotonic() - started))
+        except RuntimeError as error:  # how DuckDB tells it, in the midst of its own work
+            if "interrupted" not in str(error):
+                raise
+            raise Stopped(f"stopped; {goes_on}") from None
+        told, *lost = _told(session, rows, time.monotonic() - started)
+        tell(told)
+        for line in lost:
+            print(line, file=sys.stderr, flush=True)
     if options.out is not None:
         print(options.out)
     return 0
@@ -181,7 +188,7 @@ def _copied(connection: duckdb.DuckDBPyConnection, ready: Prepared, kind: str, p
     return ready.run(copy)
 
 
-def _told(session: Session, rows: int, seconds: float) -> str:
+def _told(session: Session, rows: int, seconds: float) -> list[str]:
     """What the query took, and where its errors are."""
     facts = session.report.values()
     calls, cached, errors = (sum(int(str(f[key])) for f in facts) for key in ("calls", "cached", "errors"))
@@ -191,4 +198,4 @@ def _told(session: Session, rows: int, seconds: float) -> str:
         lines.append(f"errors: {errors:,} in {session.folder / 'errors.parquet'}")
         for (name, reason), (count, detail) in session.ledger.reasons.items():
             lines.append(f"  {name}: {count:,} x {reason}: {session.means.hide(detail)[:200]}")
-    return "\n".join(lines)
+    return lines

@@ -86,7 +86,9 @@ def _keys(rows: pa.RecordBatch) -> Iterator[Key]:
     """Each row as what can be looked up: 1, 1.0 and true are three values, and so are the prompts that they make."""
     columns = []
     for column in rows.columns:
-        values = (column.cast(pa.string()) if pa.types.is_temporal(column.type) else column).to_pylist()
+        kind = column.type
+        as_text = pa.types.is_temporal(kind) and not pa.types.is_interval(kind)
+        values = (column.cast(pa.string()) if as_text else column).to_pylist()
         if not pa.types.is_string(column.type):
             values = [None if value is None else (repr(value),) for value in values]
         columns.append(values)

@@ -83,7 +83,10 @@ class Registry:
         _, unknown, rest = said.partition("Scalar Function with name ")
         if unknown:
             ours = [function.name for function, _ in self.functions.values() if not function.json]
-            return nearest(rest.split(" ")[0], {*ours, *built_in()})
+            name = rest.split(" ")[0]
+            if name in built_in():
+                return f"gdo.register(connection, ['{name}']) makes it one"
+            return nearest(name, {*ours, *built_in()})
         hints = [line for line in said.splitlines()[1:] if line.startswith(("Did you mean", "Candidate bindings"))]
         return hints[0] if hints else ""
 

@@ -1,6 +1,7 @@
 """What a query gave: a DuckDB relation that is there already, and how it was come by."""
 
 import html
+import re
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -68,16 +69,18 @@ def _cell(value: object) -> str:
 def rows_of(connection: duckdb.DuckDBPyConnection, query: str, columns: "Sequence[tuple[str, str]]") -> pa.Table:
     """The rows of a query in Arrow; values that Arrow would spoil are handed on as text."""
     relation = connection.sql(query)
-    if any(kind in _AS_TEXT for _, kind in columns):
+    if any(_AS_TEXT.search(kind) for _, kind in columns):
         names = [f"c{place}" for place in range(len(columns))]
         cells = [
-            f"{name}{'::VARCHAR' if kind in _AS_TEXT else ''}" for name, (_, kind) in zip(names, columns, strict=True)
+            f"{name}{'::VARCHAR' if _AS_TEXT.search(kind) else ''}"
+            for name, (_, kind) in zip(names, columns, strict=True)
         ]
         relation = connection.sql(f"SELECT {', '.join(cells)} FROM ({query}\n) AS t({', '.join(names)})")
     return relation.to_arrow_table()
 
 
-_AS_TEXT = {"BIT", "TIME WITH TIME ZONE"}
+_AS_TEXT = re.compile(r"\b(BIT|TIME WITH TIME ZONE|UHUGEINT)\b")
+"""Types, also within others, that Arrow does not know."""
 
 
 def relation_of(

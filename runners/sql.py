@@ -85,7 +85,7 @@ class Prepared:
     def _read(self, tree: Tree | None, query: str) -> None:
         names = [name for name, (function, _) in self.registry.functions.items() if not function.json]
         if tree is None or not mark(tree, names):
-            self.note = "DuckDB gives no tree of it" if tree is None else "it calls no prompt function"
+            self.note = "DuckDB gives no tree of it" if tree is None else "it calls no prompt function itself"
             self.sql = query.strip().rstrip(";") if tree is None else write(tree)
             self._describe(self.sql)
             return

@@ -398,6 +398,31 @@ def test_without_a_registration_the_general_functions_are_there(con: Con) -> Non
     assert gdo.sql(con, "SELECT prompt('{{ t }}', {t: NULL}) AS nothing").fetchall() == [(None,)]
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["['101'::BIT]", "{a: ['10:00:00+05:30'::TIMETZ], b: 'it''s, \"x\"'}", "340282366920938463463374607431768211455::UHUGEINT"],
+)
+def test_values_that_arrow_does_not_know_stay_what_they_are(con: Con, run: Run, value: str) -> None:
+    query = f"SELECT {SAY('a')} AS s, {value} AS v FROM t WHERE id < 2"
+    result, plain = run(query)[0], con.sql(f"SELECT {value}")
+    assert [row[1] for row in result.fetchall()] == [plain.fetchall()[0][0]] * 2
+    assert str(result.types[1]) == str(plain.types[0])
+
+
+def test_an_interval_is_an_input_as_any_other(run: Run) -> None:
+    assert run(f"SELECT {SAY('i')} FROM (SELECT INTERVAL 3 DAY AS i)")[1] == 1
+
+
+def test_inputs_that_were_not_answered_are_told_on_standard_error(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = "SELECT prompt('{{ t }}', {t: a}, 'integer') FROM t"
+    run(query, retries=0)
+    assert "gdo.sql: 10 inputs were not answered and gave NULL: invalid: " in capsys.readouterr().err
+    run(query.replace(", 'integer'", ""))
+    assert capsys.readouterr().err == ""
+
+
 def test_a_failed_input_is_null_and_told_once(con: Con, tmp_path: Path) -> None:
     fake = {"backend": "fake", "fail_every": 2}
     with gdo.register(con, models={"m": fake}, folder=tmp_path, cache=False, retries=0) as functions:
